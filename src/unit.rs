@@ -57,13 +57,15 @@ impl Unit {
         Ok(Unit(text))
     }
 
-    /// The unit of an event counted once an operation: `cycles:u` gives `cycles:u/op`.
-    ///
-    /// Characters that no unit may hold (an event such as `pmu/a b/` has none in practice)
-    /// become `_`.
-    pub fn per_op(event: &str) -> Unit {
+    /// A unit whose spelling stands in this program; what cannot stand in a unit becomes `_`.
+    pub fn named(spelling: &str) -> Unit {
         let clean = |c: char| if c.is_whitespace() || c.is_control() { '_' } else { c };
-        Unit(event.chars().map(clean).chain("/op".chars()).collect())
+        Unit(spelling.chars().map(clean).collect())
+    }
+
+    /// The unit of an event counted once an operation: `cycles:u` gives `cycles:u/op`.
+    pub fn per_op(event: &str) -> Unit {
+        Unit::named(&format!("{event}/op"))
     }
 
     /// The name.

@@ -2,3 +2,6 @@
 #![allow(unsafe_code)]
 
 pub mod perf_event;
+pub mod child;
+pub mod signal;
+pub mod page;

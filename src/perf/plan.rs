@@ -1,0 +1,304 @@
+//! What of the wanted events can be counted here, and how they are dealt out to the PMU: tried by opening and counting. Never counts a workload.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hint::black_box;
+
+use super::event::{Event, Group};
+use super::group::{Counters, How};
+use super::reading::{self, Reading, are_related};
+use super::{Access, Error};
+use crate::sample::{Cause, Figure, Value};
+use crate::sys::perf_event::Target;
+use crate::unit::Unit;
+
+/// The wanted events, sorted into what is counted always, what is counted in turns, and what
+/// cannot be counted.
+///
+/// Software events never compete for counters: they are in `always`. Hardware events are packed
+/// into as few `turns` as the PMU needs, each one group, so that a repeated run takes one turn a
+/// run and every count is exact. Events with a ratio between them share a turn.
+pub struct Plan {
+    /// Groups that are counted in every run.
+    pub always: Vec<Vec<Event>>,
+    /// Groups of which one is counted a run; in a single run all are opened and share the PMU.
+    pub turns: Vec<Vec<Event>>,
+    /// Events that cannot be counted, and why.
+    pub absent: Vec<(Event, Cause)>,
+    /// Events whose user-mode part is counted for want of permission: the wanted spelling and
+    /// the cause. They stand in the groups with their `:u`.
+    pub user_only: Vec<(String, Cause)>,
+    /// One disabled counter of each kind. The kernel patches its code when the first perf event
+    /// of a kind opens and when the last one closes, at half a millisecond a time; with these
+    /// open it does so once and not at every run.
+    warm: Vec<Counters>,
+    /// What [`counts_when_provoked`] said of events that once read 0.
+    provoked: RefCell<HashMap<Event, bool>>,
+    access: Access,
+    /// The units in the wanted order.
+    order: Vec<Unit>,
+}
+
+/// The counters of one run on one target.
+pub struct Counting(Vec<Counters>);
+
+/// The readings of a [`Counting`], group by group.
+pub type Readings = Vec<Vec<Reading>>;
+
+/// Whether a value grows with the work done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A count over the whole: to be divided by operations, added over targets.
+    Total,
+    /// A quotient of two counts.
+    Ratio,
+}
+
+/// Events that go onto the PMU together.
+struct Cluster {
+    events: Vec<Event>,
+    /// Whether the user demanded it with braces; else it may fall apart.
+    rigid: bool,
+}
+
+impl Plan {
+    /// Tries the wanted groups on `target`: ourselves, or the first CPU of a system-wide count.
+    pub fn make(wanted: &[Group], target: Target, access: Access) -> Plan {
+        let mut plan = Plan {
+            always: Vec::new(),
+            turns: Vec::new(),
+            absent: Vec::new(),
+            user_only: Vec::new(),
+            warm: Vec::new(),
+            provoked: RefCell::default(),
+            access,
+            order: Vec::new(),
+        };
+        let mut clusters: Vec<Cluster> = Vec::new();
+        for group in wanted {
+            let events: Vec<Event> =
+                group.events.iter().filter_map(|event| plan.admit(event, target)).collect();
+            let weak = group.events.iter().any(|event| event.modifiers.weak);
+            if group.braced && !weak && !events.is_empty() {
+                clusters.push(Cluster { events, rigid: true });
+                continue;
+            }
+            for event in events {
+                let friend = |cluster: &&mut Cluster| {
+                    !cluster.rigid && cluster.events.iter().any(|other| are_related(other, &event))
+                };
+                match clusters.iter_mut().find(friend) {
+                    Some(cluster) => cluster.events.push(event),
+                    None => clusters.push(Cluster { events: vec![event], rigid: false }),
+                }
+            }
+        }
+        for cluster in clusters {
+            match cluster.events.iter().all(Event::is_software) {
+                true => plan.always_count(cluster),
+                false => plan.take_turns(cluster, target),
+            }
+        }
+        let how = How { inherit: true, enable_on_exec: false, user_access: false };
+        plan.warm = plan.always.iter().chain(&plan.turns).flat_map(|g| Counters::open(g, Target::Myself, how)).collect();
+        plan
+    }
+
+    /// The context in which refusals get their meaning.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The groups of one run: those of turn number `turn` (counted round and round), or all.
+    fn groups(&self, turn: Option<u64>) -> impl Iterator<Item = &Vec<Event>> {
+        let chosen = match turn {
+            Some(turn) if !self.turns.is_empty() => {
+                let at = (turn % self.turns.len() as u64) as usize;
+                &self.turns[at..=at]
+            }
+            _ => &self.turns[..],
+        };
+        self.always.iter().chain(chosen)
+    }
+
+    /// Opens the groups of one run on `target`; `turn` is as for a rotation, `None` opens all.
+    pub fn open(&self, turn: Option<u64>, target: Target, how: How) -> Result<Counting, Error> {
+        self.groups(turn).map(|events| Counters::open(events, target, how)).collect::<Result<_, _>>().map(Counting)
+    }
+
+    /// What the readings of one run say: every wanted event of that run in the wanted order, with
+    /// the ratios after them, and the absent ones with their causes.
+    ///
+    /// `readings` come from a [`Counting`] opened with the same `turn`; values are totals, not
+    /// yet divided by operations.
+    pub fn values(&self, turn: Option<u64>, readings: &Readings) -> Vec<(Kind, Value)> {
+        let mut values = Vec::new();
+        for (events, readings) in self.groups(turn).zip(readings) {
+            let counted = events.iter().zip(readings);
+            values.extend(counted.map(|(event, reading)| (Kind::Total, self.value(event, reading))));
+            values.extend(reading::ratios(events, readings).into_iter().map(|value| (Kind::Ratio, value)));
+        }
+        let absent = |(event, why): &(Event, Cause)| Value { unit: event.unit(), figure: Figure::absent(why.clone()) };
+        values.extend(self.absent.iter().map(|missing| (Kind::Total, absent(missing))));
+        values.sort_by_key(|(_, value)| self.order.iter().position(|unit| *unit == value.unit).unwrap_or(usize::MAX));
+        values
+    }
+
+    fn value(&self, event: &Event, reading: &Reading) -> Value {
+        let figure = match reading.figure(event, self.access.residence(event)) {
+            Figure::Exact(0.0) if !event.is_software() && !self.counts_when_provoked(event) => {
+                Figure::absent("it opens but counts nothing, even when provoked: this PMU seems not to have it")
+            }
+            figure => figure,
+        };
+        Value { unit: event.unit(), figure }
+    }
+
+    /// Whether a hardware event counts anything at all while work is done that provokes every
+    /// usual event. A PMU may open an event that it does not have and read 0 for ever; asked only
+    /// after a workload's reading was 0, to tell such an event from a true zero.
+    fn counts_when_provoked(&self, event: &Event) -> bool {
+        let count = || -> Result<u64, Error> {
+            let counters = Counters::open(std::slice::from_ref(event), Target::Myself, DISABLED)?;
+            counters.enable()?;
+            exercise();
+            provoke();
+            Ok(counters.read()?.iter().map(|reading| reading.count).sum())
+        };
+        *self.provoked.borrow_mut().entry(event.clone()).or_insert_with(|| count().is_ok_and(|count| count > 0))
+    }
+
+    /// Whether the event can be opened at all, perhaps only in user mode.
+    fn admit(&mut self, event: &Event, target: Target) -> Option<Event> {
+        self.order.push(event.unit());
+        let refusal = match open_alone(event, target) {
+            Ok(()) => return Some(event.clone()),
+            Err(refusal) => refusal,
+        };
+        if refusal.is_denied()
+            && let Some(user) = event.with_user_only()
+            && open_alone(&user, target).is_ok()
+        {
+            self.order.push(user.unit());
+            self.user_only.push((event.spelling(), self.access.explain(&refusal)));
+            return Some(user);
+        }
+        self.absent.push((event.clone(), self.access.explain(&refusal)));
+        None
+    }
+
+    /// Software events fit into one group without limit; different PMUs don't mix in one.
+    fn always_count(&mut self, cluster: Cluster) {
+        let same_pmu = |group: &&mut Vec<Event>| group[0].code.kind == cluster.events[0].code.kind;
+        match self.always.iter_mut().find(same_pmu) {
+            Some(group) if group.len() + cluster.events.len() <= super::group::MAX_EVENTS => {
+                group.extend(cluster.events)
+            }
+            _ => self.always.push(cluster.events),
+        }
+    }
+
+    /// Puts a cluster of hardware events into the first turn that has room for it.
+    fn take_turns(&mut self, cluster: Cluster, target: Target) {
+        for turn in &mut self.turns {
+            let together: Vec<Event> = turn.iter().chain(&cluster.events).cloned().collect();
+            if matches!(fits(&together, target), Ok(true)) {
+                *turn = together;
+                return;
+            }
+        }
+        let many = cluster.events.len() > 1;
+        let why = match fits(&cluster.events, target) {
+            Ok(true) => return self.turns.push(cluster.events),
+            Ok(false) | Err(_) if many && !cluster.rigid => {
+                for event in cluster.events {
+                    self.take_turns(Cluster { events: vec![event], rigid: true }, target);
+                }
+                return;
+            }
+            Ok(false) | Err(_) if many => {
+                Cause::new(format!("the PMU cannot count these {} events at once", cluster.events.len()))
+                    .cure("ask for them in smaller groups")
+            }
+            Ok(false) => Cause::new("it never got a counter: others hold the PMU")
+                .cure("end other perf sessions; echo 0 | sudo tee /proc/sys/kernel/nmi_watchdog"),
+            Err(error) => self.access.explain(&error),
+        };
+        self.absent.extend(cluster.events.into_iter().map(|event| (event, why.clone())));
+    }
+}
+
+/// The differences from earlier readings of the same counters.
+pub fn since(later: &Readings, earlier: &Readings) -> Readings {
+    combine(later, earlier, Reading::since)
+}
+
+/// The sums with readings of the same events on another target.
+pub fn plus(one: &Readings, other: &Readings) -> Readings {
+    combine(one, other, Reading::plus)
+}
+
+fn combine(one: &Readings, other: &Readings, with: impl Fn(&Reading, &Reading) -> Reading) -> Readings {
+    let groups = one.iter().zip(other);
+    groups.map(|(one, other)| one.iter().zip(other).map(|(a, b)| with(a, b)).collect()).collect()
+}
+
+impl Counting {
+    /// Starts counting; not needed with `enable_on_exec`.
+    pub fn enable(&self) -> Result<(), Error> {
+        self.0.iter().try_for_each(Counters::enable)
+    }
+
+    /// Stops counting.
+    pub fn disable(&self) -> Result<(), Error> {
+        self.0.iter().try_for_each(Counters::disable)
+    }
+
+    /// Reads every group, one call a group.
+    pub fn read(&self) -> Result<Readings, Error> {
+        self.0.iter().map(Counters::read).collect()
+    }
+}
+
+const DISABLED: How = How { inherit: false, enable_on_exec: false, user_access: false };
+
+fn open_alone(event: &Event, target: Target) -> Result<(), Error> {
+    Counters::open(std::slice::from_ref(event), target, DISABLED).map(drop)
+}
+
+/// Whether a group really gets on the PMU as a whole: the kernel's own check at opening knows the
+/// number of counters but not who else holds them.
+fn fits(events: &[Event], target: Target) -> Result<bool, Error> {
+    let counters = Counters::open(events, target, DISABLED)?;
+    counters.enable()?;
+    exercise();
+    let readings = counters.read()?;
+    Ok(readings.iter().all(|reading| reading.running_share() == Some(1.0)))
+}
+
+/// A few microseconds of plain work.
+fn exercise() {
+    let mut x = 1u64;
+    for i in 0..2000u64 {
+        x = black_box(x.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(i));
+    }
+}
+
+/// Mispredicted branches, cache and TLB misses, page faults and system calls: some milliseconds.
+fn provoke() {
+    let mut memory = vec![0u8; 32 << 20];
+    let mut x = 0x2545_f491_4f6c_dd1du64;
+    let mut taken = 0u64;
+    for _ in 0..200_000 {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        let at = x as usize % memory.len();
+        memory[at] = memory[at].wrapping_add(1);
+        if black_box(x) & 1 == 0 {
+            taken = black_box(taken + 1);
+        }
+    }
+    black_box((memory, taken));
+    std::thread::yield_now();
+}

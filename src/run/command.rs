@@ -1,0 +1,411 @@
+//! The workload that is a command: launched suspended, counted from its exec, reaped with its own usage. Never runs a shell unless that is the command.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CpuSet;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{AccessFlags, access};
+
+use super::interrupt::Interrupt;
+use super::schedule::Turn;
+use super::{Error, Observed, Outcome, Workload};
+use crate::perf;
+use crate::perf::group::How;
+use crate::perf::plan::{self, Plan};
+use crate::sample::{Figure, Name, Value, Warning};
+use crate::sys::child::{Child, Exit, Launcher, Program, Usage};
+use crate::sys::perf_event::Target;
+use crate::unit::Unit;
+
+/// Where a command's standard output goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// To `/dev/null`.
+    Null,
+    /// Where ours goes.
+    Inherit,
+    /// To a file, which is truncated first and then appended to by every run.
+    File(PathBuf),
+}
+
+/// What is run and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Program and arguments; not empty.
+    pub argv: Vec<OsString>,
+    /// Its standard output. With [`Output::Inherit`] its standard input and error are ours too;
+    /// else input is empty, and of the error output the end is kept for the failure report.
+    pub output: Output,
+    /// A shell command that runs before every run, unmeasured.
+    pub prepare: Option<String>,
+    /// It is ended after this long.
+    pub timeout: Option<Duration>,
+    /// Counts are given once in this long, too.
+    pub interval: Option<Duration>,
+    /// The CPUs that it may run on.
+    pub cpus: Option<Vec<usize>>,
+    /// A run that ends badly is a sample all the same.
+    pub ignore_failure: bool,
+    /// Seconds between the ticks at which user and system time are sampled; `None` where the
+    /// kernel times every transition.
+    pub tick_sec: Option<f64>,
+}
+
+/// A command, ready to be launched again and again.
+pub struct Command<'p> {
+    options: Options,
+    name: Name,
+    variant: String,
+    program: String,
+    launcher: Launcher,
+    stderr: Option<OwnedFd>,
+    plan: &'p Plan,
+}
+
+impl<'p> Command<'p> {
+    /// Finds the program and prepares everything that all its runs share.
+    ///
+    /// Errors: [`Error::Exec`] when there is no such program, [`Error::System`] when its output
+    /// cannot be opened.
+    pub fn new(name: Name, variant: &str, options: Options, plan: &'p Plan) -> Result<Command<'p>, Error> {
+        let path = find_program(&options.argv[0])?;
+        let null = |write: bool| OpenOptions::new().read(!write).write(write).open("/dev/null").map(OwnedFd::from);
+        let system = |action: &str| Error::system(action.to_owned());
+        let (mut stderr, mut stdio) = (None, [None, None, None]);
+        if options.output != Output::Inherit {
+            let (read, write) = io::pipe().map_err(system("make a pipe"))?;
+            nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
+                .map_err(|errno| system("set up a pipe")(errno.into()))?;
+            stderr = Some(OwnedFd::from(read));
+            let output = match &options.output {
+                Output::File(path) => {
+                    let opened = File::create(path).and_then(|_| OpenOptions::new().append(true).open(path));
+                    opened.map(OwnedFd::from).map_err(Error::system(format!("open {}", path.display())))?
+                }
+                _ => null(true).map_err(system("open /dev/null"))?,
+            };
+            stdio = [Some(null(false).map_err(system("open /dev/null"))?), Some(output), Some(write.into())];
+        }
+        let interactive = options.output == Output::Inherit && nix::unistd::isatty(io::stdin()).unwrap_or(false);
+        let affinity = match &options.cpus {
+            None => None,
+            Some(cpus) => Some(cpu_set(cpus)?),
+        };
+        let environment = std::env::vars_os().map(|(mut key, value)| {
+            key.push("=");
+            key.push(value);
+            key
+        });
+        let program = Program {
+            path,
+            argv: options.argv.iter().cloned().map(c_string).collect::<Result<_, _>>()?,
+            envp: environment.map(c_string).collect::<Result<_, _>>()?,
+            stdio,
+            affinity,
+            own_group: !interactive,
+        };
+        let launcher = Launcher::new(program).map_err(system("prepare to launch"))?;
+        let program = options.argv[0].to_string_lossy().into_owned();
+        Ok(Command { options, name, variant: variant.to_owned(), program, launcher, stderr, plan })
+    }
+
+    /// Waits for the end of `child`, or ends it; meanwhile keeps the tail of its standard error
+    /// and calls `tick` after every interval.
+    fn attend(
+        &self,
+        child: &Child,
+        released: Instant,
+        interrupt: &Interrupt,
+        tick: &mut dyn FnMut() -> Result<(), Error>,
+    ) -> Result<(Ending, Vec<u8>), Error> {
+        let mut tail = Vec::new();
+        let mut ending = Ending::ByItself;
+        let mut deadline = self.options.timeout.map(|limit| released + limit);
+        let mut due = self.options.interval.map(|interval| released + interval);
+        loop {
+            let mut ready = vec![PollFd::new(child.pidfd(), PollFlags::POLLIN)];
+            // Once we are ending it, more signals change nothing.
+            if ending == Ending::ByItself {
+                ready.push(PollFd::new(interrupt.as_fd(), PollFlags::POLLIN));
+            }
+            if let Some(stderr) = &self.stderr {
+                ready.push(PollFd::new(stderr.as_fd(), PollFlags::POLLIN));
+            }
+            let next = [deadline, due].into_iter().flatten().min();
+            match poll(&mut ready, next.map_or(PollTimeout::NONE, timeout_until)) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::system("poll")(errno.into())),
+            }
+            let ended = ready[0].any().unwrap_or(false);
+            if let Some(stderr) = &self.stderr {
+                drain(stderr, &mut tail);
+            }
+            if ended {
+                return Ok((ending, tail));
+            }
+            let now = Instant::now();
+            if due.is_some_and(|due| now >= due) {
+                tick()?;
+                due = due.zip(self.options.interval).map(|(due, interval)| due + interval);
+            }
+            let signal = match (ending, interrupt.caught()) {
+                (Ending::ByItself, Some(signal)) => {
+                    ending = Ending::Interrupted(signal);
+                    Some(signal)
+                }
+                (Ending::ByItself, None) if deadline.is_some_and(|deadline| now >= deadline) => {
+                    ending = Ending::TimedOut;
+                    Some(Signal::SIGTERM)
+                }
+                (_, _) if ending != Ending::ByItself && deadline.is_some_and(|deadline| now >= deadline) => {
+                    deadline = None;
+                    let _ = child.signal(Signal::SIGKILL);
+                    None
+                }
+                _ => None,
+            };
+            if let Some(signal) = signal {
+                deadline = Some(now + GRACE);
+                // It may have ended just now; then the next poll says so.
+                let _ = child.signal(signal);
+            }
+        }
+    }
+
+    fn uncounted(&self, error: &perf::Error) -> Error {
+        Error::Count(self.plan.access().explain(error))
+    }
+
+    /// The values that do not come from perf.
+    fn own_values(&self, wall: Duration, usage: &Usage) -> Vec<Value> {
+        let sampled = |us: u64| {
+            let value = us as f64 / 1e6;
+            match self.options.tick_sec {
+                Some(period_sec) => Figure::Sampled { value, period_sec },
+                None => Figure::Exact(value),
+            }
+        };
+        vec![
+            value("sec/op", Figure::Exact(wall.as_secs_f64())),
+            value("user-sec/op", sampled(usage.user_us)),
+            value("sys-sec/op", sampled(usage.system_us)),
+            value("peak-RSS-bytes", peak_rss(usage.peak_rss_kib)),
+            value("involuntary-switches/op", Figure::Exact(usage.involuntary_switches as f64)),
+        ]
+    }
+}
+
+impl Workload for Command<'_> {
+    fn benchmark(&self) -> &Name {
+        &self.name
+    }
+
+    fn variant(&self) -> &str {
+        &self.variant
+    }
+
+    fn observe(
+        &mut self,
+        turn: &Turn,
+        interrupt: &Interrupt,
+        partly: &mut dyn FnMut(Observed) -> io::Result<()>,
+    ) -> Result<Outcome, Error> {
+        if let Some(prepare) = &self.options.prepare {
+            run_prepare(prepare)?;
+        }
+        if let Some(signal) = interrupt.caught() {
+            return Ok(Outcome::Interrupted(signal));
+        }
+        let rotation = (!turn.only).then_some(turn.order.round);
+        let child = self.launcher.start().map_err(Error::system(format!("start a process for {}", self.program)))?;
+        let how = How { inherit: true, enable_on_exec: true, user_access: false };
+        let counting = self.plan.open(rotation, Target::Thread(child.pid().as_raw()), how).map_err(|error| self.uncounted(&error))?;
+        let read = || counting.read().map_err(|error| self.uncounted(&error));
+
+        let released = Instant::now();
+        child.release();
+        let mut last = (released, None);
+        let parameter = self.options.interval.map(|length| ("interval", humantime::format_duration(length).to_string()));
+        let (ending, stderr) = self.attend(&child, released, interrupt, &mut || {
+            let (now, readings) = (Instant::now(), read()?);
+            let since = match &last.1 {
+                Some(earlier) => plan::since(&readings, earlier),
+                None => readings.clone(),
+            };
+            let mut values = vec![value("sec/op", Figure::Exact((now - last.0).as_secs_f64()))];
+            values.extend(self.plan.values(rotation, &since).into_iter().map(|(_, value)| value));
+            last = (now, Some(readings));
+            let config = vec![("interval-end".to_owned(), format!("{:.3}", (now - released).as_secs_f64()))];
+            partly(Observed { parameter: parameter.clone(), iterations: 1, config, values, ..Observed::default() })
+                .map_err(Error::Output)
+        })?;
+        let wall = released.elapsed();
+        let pid = child.pid();
+        let exit = child.reap().map_err(Error::system("wait for the child"))?;
+        if let Some(errno) = exit.exec_error {
+            return Err(Error::Exec { program: self.program.clone(), errno });
+        }
+        let mut observed = Observed { iterations: 1, ..Observed::default() };
+        observed.values = self.own_values(wall, &exit.usage);
+        let counted = self.plan.values(rotation, &read()?);
+        observed.values.extend(cpus_used(&counted, wall));
+        observed.values.extend(counted.into_iter().map(|(_, value)| value));
+        if self.stderr.is_some() && nix::sys::signal::killpg(pid, None).is_ok() {
+            if ending != Ending::ByItself {
+                let _ = killpg(pid, Signal::SIGKILL);
+            }
+            observed.warnings.push(Warning("it left processes behind; what they do later is not counted".to_owned()));
+        }
+        let failure = match ending {
+            Ending::Interrupted(signal) => {
+                if turn.only && self.options.interval.is_none() {
+                    observed.warnings.push(Warning(format!("cut short by {signal}")));
+                    partly(observed).map_err(Error::Output)?;
+                }
+                return Ok(Outcome::Interrupted(signal));
+            }
+            Ending::TimedOut => Some(("it ran longer than --timeout".to_owned(), 124)),
+            Ending::ByItself => failure(&exit),
+        };
+        match failure {
+            None => Ok(Outcome::Observed(observed)),
+            Some((why, code)) if turn.only || self.options.ignore_failure => {
+                observed.warnings.push(Warning(why));
+                observed.code = code;
+                Ok(Outcome::Observed(observed))
+            }
+            Some((why, code)) => {
+                Ok(Outcome::Failed { why, stderr: String::from_utf8_lossy(&stderr).into_owned(), code })
+            }
+        }
+    }
+}
+
+/// How the wait for a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    ByItself,
+    TimedOut,
+    Interrupted(Signal),
+}
+
+/// How long a child that was asked to end may take before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How much of a run's standard error is kept for the failure report.
+const TAIL_BYTES: usize = 4096;
+
+/// A poll timeout that never ends before `moment`.
+fn timeout_until(moment: Instant) -> PollTimeout {
+    let left = moment.saturating_duration_since(Instant::now());
+    PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+}
+
+/// Empties the pipe `stderr` and keeps the last bytes of it in `tail`.
+fn drain(stderr: &OwnedFd, tail: &mut Vec<u8>) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(got) = nix::unistd::read(stderr, &mut buffer)
+        && got > 0
+    {
+        tail.extend_from_slice(&buffer[..got]);
+        let surplus = tail.len().saturating_sub(TAIL_BYTES);
+        tail.drain(..surplus);
+    }
+}
+
+fn value(unit: &str, figure: Figure) -> Value {
+    Value { unit: Unit::named(unit), figure }
+}
+
+/// CPUs that were busy on average: CPU time over wall time.
+fn cpus_used(counted: &[(plan::Kind, Value)], wall: Duration) -> Option<Value> {
+    let (_, clock) = counted.iter().find(|(_, value)| value.unit.as_str() == "task-clock-sec/op")?;
+    Some(value("CPUs", clock.figure.clone().map(|busy_sec| busy_sec / wall.as_secs_f64())))
+}
+
+/// The kernel counts in what a child had resident before its exec, and that is our memory: below
+/// our own peak it tells nothing of the child.
+fn peak_rss(child_kib: u64) -> Figure {
+    /// The kernel's counters of resident pages lag by some pages a CPU.
+    const SLACK_KIB: u64 = 256;
+    let own_kib = || procfs::process::Process::myself().and_then(|own| own.status()).ok()?.vmhwm;
+    match own_kib() {
+        Some(own_kib) if child_kib > own_kib + SLACK_KIB => Figure::Exact(child_kib as f64 * 1024.0),
+        Some(own_kib) => Figure::absent(format!(
+            "it stayed below the {own_kib} KiB of poise itself, which the kernel counts in until the exec"
+        )),
+        None => Figure::absent("our own resident set, which the kernel counts in until the exec, cannot be read"),
+    }
+}
+
+/// Why and with which code an ended child is a failure.
+fn failure(exit: &Exit) -> Option<(String, u8)> {
+    match (exit.code, exit.signal) {
+        (Some(0), _) => None,
+        (Some(code), _) => Some((format!("exit status {code}"), code as u8)),
+        (None, Some(number)) => {
+            let name = Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |s| s.to_string());
+            Some((format!("killed by {name}"), 128u8.saturating_add(number as u8)))
+        }
+        (None, None) => Some(("an end without status".to_owned(), 125)),
+    }
+}
+
+fn run_prepare(command: &str) -> Result<(), Error> {
+    let status = process::Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(process::Stdio::null())
+        .stdout(process::Stdio::null())
+        .status()
+        .map_err(Error::system("run /bin/sh for --prepare"))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(Error::Prepare(format!("the preparation `{command}` failed: {status}"))),
+    }
+}
+
+fn c_string(text: OsString) -> Result<CString, Error> {
+    CString::new(text.into_vec()).map_err(|error| Error::system("pass an argument with a NUL byte")(error.into()))
+}
+
+fn cpu_set(cpus: &[usize]) -> Result<CpuSet, Error> {
+    let mut set = CpuSet::new();
+    for &cpu in cpus {
+        set.set(cpu).map_err(|errno| Error::system(format!("choose CPU {cpu}"))(errno.into()))?;
+    }
+    Ok(set)
+}
+
+/// The file that a shell would execute for `program`.
+fn find_program(program: &OsStr) -> Result<CString, Error> {
+    let failed = |errno| Error::Exec { program: program.to_string_lossy().into_owned(), errno };
+    let executable = |path: &Path| match std::fs::metadata(path) {
+        Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::ENOENT))),
+        Ok(file) if !file.is_file() => Err(Errno::EACCES),
+        Ok(_) => access(path, AccessFlags::X_OK),
+    };
+    if program.as_bytes().contains(&b'/') {
+        executable(Path::new(program)).map_err(failed)?;
+        return c_string(program.to_owned());
+    }
+    let mut refusal = Errno::ENOENT;
+    for directory in std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()) {
+        // An empty element of $PATH is the current directory.
+        let path = Path::new(".").join(directory).join(program);
+        match executable(&path) {
+            Ok(()) => return c_string(path.into_os_string()),
+            Err(Errno::EACCES) => refusal = Errno::EACCES,
+            Err(_) => {}
+        }
+    }
+    Err(failed(refusal))
+}

@@ -1,0 +1,223 @@
+//! Running workloads: rounds of fresh processes with counters round them, each observation a record. Never compares, never prints.
+
+pub mod command;
+pub mod interrupt;
+pub mod schedule;
+
+use std::io;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use crate::sample::{Cause, End, Failure, Name, Record, Sample, Value, Warning};
+use interrupt::Interrupt;
+use schedule::{Schedule, Turn};
+
+/// Takes records as they are made; an error ends the run.
+pub type Sink<'a> = dyn FnMut(Record) -> io::Result<()> + 'a;
+
+/// What is measured: one benchmark in one variant.
+pub trait Workload {
+    /// The name that its samples carry.
+    fn benchmark(&self) -> &Name;
+
+    /// The variant that its samples carry.
+    fn variant(&self) -> &str;
+
+    /// Runs once and tells what came of it. `partly` takes what is observed before the end, such
+    /// as intervals.
+    fn observe(
+        &mut self,
+        turn: &Turn,
+        interrupt: &Interrupt,
+        partly: &mut dyn FnMut(Observed) -> io::Result<()>,
+    ) -> Result<Outcome, Error>;
+}
+
+/// What was measured in one run, or in one interval of it.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Observed {
+    /// A parameter that sets it apart from whole runs: `interval`.
+    pub parameter: Option<(&'static str, String)>,
+    /// Operations measured.
+    pub iterations: u64,
+    /// Settings of this observation alone.
+    pub config: Vec<(String, String)>,
+    /// The numbers.
+    pub values: Vec<Value>,
+    /// The doubts.
+    pub warnings: Vec<Warning>,
+    /// The exit code that stands for the run's end.
+    pub code: u8,
+}
+
+/// What came of one run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It ended well, or its end does not matter.
+    Observed(Observed),
+    /// It failed: no sample.
+    Failed {
+        /// `exit status 1`, `killed by SIGSEGV`.
+        why: String,
+        /// The last lines of its standard error.
+        stderr: String,
+        /// The exit code that stands for it.
+        code: u8,
+    },
+    /// We were asked to stop.
+    Interrupted(Signal),
+}
+
+/// How a whole run went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// What was recorded.
+    pub end: End,
+    /// The exit code of the first failed run, if one failed.
+    pub failed_code: Option<u8>,
+    /// The signal that cut it short.
+    pub interrupted: Option<Signal>,
+}
+
+/// Why a run could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program could not be executed.
+    #[error("cannot run {program}: {}", exec_reason(*errno))]
+    Exec {
+        /// As the user named it.
+        program: String,
+        /// ENOENT, EACCES, ENOEXEC, …
+        errno: Errno,
+    },
+    /// A system call for the run failed.
+    #[error("cannot {action}: {error}")]
+    System {
+        /// What was tried.
+        action: String,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+    /// Counters could not be opened or read.
+    #[error("cannot count: {0}")]
+    Count(Cause),
+    /// A preparation failed.
+    #[error("{0}")]
+    Prepare(String),
+    /// The records could not be written.
+    #[error("cannot write the records: {0}")]
+    Output(io::Error),
+    /// Hardly any run succeeded.
+    #[error("{failures} of {runs} runs failed, the last with {why}")]
+    TooManyFailures {
+        /// Failed runs.
+        failures: u64,
+        /// All runs.
+        runs: u64,
+        /// The last failure.
+        why: String,
+    },
+}
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Error::Exec { errno: Errno::ENOEXEC, .. } => {
+                Some("a script needs a first line such as #!/bin/sh; or run it with --shell")
+            }
+            Error::Exec { errno: Errno::ENOENT, .. } => Some("check its spelling and $PATH; shell syntax needs --shell"),
+            Error::Count(cause) => cause.cure.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let action = action.into();
+        move |error| Error::System { action, error }
+    }
+}
+
+fn exec_reason(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOENT => "not found",
+        Errno::EACCES => "not executable",
+        Errno::ENOEXEC => "not a program that the kernel can execute",
+        Errno::E2BIG => "arguments and environment are too long",
+        other => other.desc(),
+    }
+}
+
+/// Runs `workloads` as `schedule` says and gives every observation to `sink` as it is made.
+///
+/// `warmup` rounds run first and are not recorded. A failed run is recorded as a failure and the
+/// run goes on, unless nearly all fail.
+pub fn drive(
+    schedule: &mut Schedule,
+    warmup: u64,
+    workloads: &mut [Box<dyn Workload + '_>],
+    interrupt: &Interrupt,
+    sink: &mut Sink<'_>,
+) -> Result<Tally, Error> {
+    let mut tally = Tally::default();
+    for _ in 0..warmup {
+        for workload in workloads.iter_mut() {
+            let turn = Turn { workload: 0, order: Default::default(), only: false };
+            if let Outcome::Interrupted(signal) = workload.observe(&turn, interrupt, &mut |_| Ok(()))? {
+                tally.interrupted = Some(signal);
+                return Ok(tally);
+            }
+        }
+    }
+    let began = Instant::now();
+    while let Some(turn) = schedule.next(began.elapsed()) {
+        let workload = &mut workloads[turn.workload];
+        let (benchmark, variant) = (workload.benchmark().clone(), workload.variant().to_owned());
+        let record = |observed: Observed| {
+            let name = benchmark.clone();
+            Record::Sample(Sample {
+                benchmark: observed.parameter.into_iter().fold(name, |name, (key, value)| name.with(key, value)),
+                variant: variant.clone(),
+                iterations: observed.iterations,
+                order: turn.order,
+                config: observed.config.into_iter().collect(),
+                values: observed.values,
+                warnings: observed.warnings,
+            })
+        };
+        let mut samples = 0;
+        let mut partly = |observed| {
+            samples += 1;
+            sink(record(observed))
+        };
+        let outcome = workload.observe(&turn, interrupt, &mut partly)?;
+        match outcome {
+            Outcome::Observed(observed) => {
+                samples += 1;
+                if observed.code != 0 {
+                    tally.failed_code.get_or_insert(observed.code);
+                }
+                sink(record(observed)).map_err(Error::Output)?;
+            }
+            Outcome::Failed { why, stderr, code } => {
+                tally.end.failures += 1;
+                tally.failed_code.get_or_insert(code);
+                let failure = Failure { benchmark: benchmark.clone(), variant: variant.clone(), order: turn.order, why: why.clone(), stderr };
+                sink(Record::Failure(failure)).map_err(Error::Output)?;
+                let (failures, runs) = (tally.end.failures, turn.order.sequence + 1);
+                if failures >= 3 && failures * 2 > runs {
+                    return Err(Error::TooManyFailures { failures, runs, why });
+                }
+            }
+            Outcome::Interrupted(signal) => {
+                tally.interrupted = Some(signal);
+                tally.end.samples += samples;
+                break;
+            }
+        }
+        tally.end.samples += samples;
+    }
+    Ok(tally)
+}

@@ -1,0 +1,114 @@
+//! Who runs next: rounds over all workloads, each in an order drawn from the seed. Pure: never reads a clock, never runs anything.
+
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_pcg::Pcg64Mcg;
+
+use crate::sample::Order;
+
+/// When to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// After so many rounds.
+    pub rounds: u64,
+    /// After the first whole round that ends later than this.
+    pub time: Option<Duration>,
+}
+
+/// One run that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Which workload.
+    pub workload: usize,
+    /// Its place in the run.
+    pub order: Order,
+    /// Whether this is the only round, so that nothing can be rotated over rounds.
+    pub only: bool,
+}
+
+/// The order of all runs.
+pub struct Schedule {
+    random: Pcg64Mcg,
+    limits: Limits,
+    order: Order,
+    round: Vec<usize>,
+}
+
+impl Schedule {
+    /// A schedule for workloads 0 … `workloads` − 1.
+    pub fn new(seed: u64, workloads: usize, limits: Limits) -> Schedule {
+        let random = Pcg64Mcg::seed_from_u64(seed);
+        let mut schedule = Schedule { random, limits, order: Order::default(), round: (0..workloads).collect() };
+        schedule.draw();
+        schedule
+    }
+
+    /// The next run, given the time since the first began; `None` when a limit is reached. A
+    /// round that was begun is finished.
+    pub fn next(&mut self, elapsed: Duration) -> Option<Turn> {
+        if self.order.position as usize == self.round.len() {
+            self.order.round += 1;
+            self.order.position = 0;
+            self.draw();
+        }
+        let fresh_round = self.order.position == 0;
+        let late = self.order.round > 0 && self.limits.time.is_some_and(|limit| elapsed >= limit);
+        if self.round.is_empty() || fresh_round && (self.order.round >= self.limits.rounds || late) {
+            return None;
+        }
+        let workload = self.round[self.order.position as usize];
+        let turn = Turn { workload, order: self.order, only: self.limits.rounds == 1 };
+        self.order.sequence += 1;
+        self.order.position += 1;
+        Some(turn)
+    }
+
+    fn draw(&mut self) {
+        self.round.shuffle(&mut self.random);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(seed: u64, workloads: usize, rounds: u64) -> Vec<Turn> {
+        let mut schedule = Schedule::new(seed, workloads, Limits { rounds, time: None });
+        std::iter::from_fn(|| schedule.next(Duration::ZERO)).collect()
+    }
+
+    #[test]
+    fn every_round_holds_every_workload_once() {
+        let turns = all(7, 3, 50);
+        assert_eq!(turns.len(), 150);
+        for (round, members) in turns.chunks(3).enumerate() {
+            let mut seen: Vec<usize> = members.iter().map(|turn| turn.workload).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, [0, 1, 2]);
+            assert!(members.iter().all(|turn| turn.order.round == round as u64));
+        }
+        let sequence: Vec<u64> = turns.iter().map(|turn| turn.order.sequence).collect();
+        assert_eq!(sequence, (0..150).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn the_order_is_drawn_from_the_seed_alone() {
+        assert_eq!(all(1, 4, 20), all(1, 4, 20));
+        assert_ne!(all(1, 4, 20), all(2, 4, 20));
+        let firsts = all(3, 2, 400).chunks(2).filter(|round| round[0].workload == 0).count();
+        assert!((150..250).contains(&firsts), "{firsts} of 400 rounds begin with the first");
+    }
+
+    #[test]
+    fn limits_end_the_run_at_a_whole_round() {
+        assert_eq!(all(1, 3, 0), []);
+        assert_eq!(all(1, 0, 5), []);
+        let mut schedule = Schedule::new(1, 2, Limits { rounds: 100, time: Some(Duration::from_secs(1)) });
+        let late = Duration::from_secs(2);
+        assert!(schedule.next(late).is_some(), "the first round always runs");
+        assert!(schedule.next(late).is_some(), "and is finished");
+        assert_eq!(schedule.next(late), None);
+    }
+}
