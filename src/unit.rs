@@ -93,7 +93,8 @@ impl Unit {
         if stem == "IPC" || stem == "CPUs" || stem.ends_with("-rate") || stem.ends_with("-share") {
             return Dimension::Ratio;
         }
-        let numerator = stem.split('/').next().unwrap_or(stem);
+        // The last slash: names of events such as `power/energy-pkg/` have slashes of their own.
+        let numerator = stem.rsplit_once('/').map_or(stem, |(numerator, _)| numerator);
         match numerator.rsplit('-').next().unwrap_or(numerator) {
             "sec" => Dimension::Seconds,
             "B" | "bytes" => Dimension::Bytes,
@@ -206,6 +207,8 @@ mod tests {
         check("B/s", Dimension::Bytes);
         check("cycles:u/op", Dimension::Count);
         check("page-faults/op", Dimension::Count);
+        check("uncore_imc/data_reads/-bytes/op", Dimension::Bytes);
+        check("msr/tsc//op", Dimension::Count);
         check("IPC", Dimension::Ratio);
         check("IPC:u", Dimension::Ratio);
         check("branch-miss-rate", Dimension::Ratio);
