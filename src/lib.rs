@@ -4,5 +4,6 @@
 //! is for whoever carries the work on; the README is for users.
 pub mod perf;
 pub mod sample;
+pub mod stats;
 pub mod sys;
 pub mod unit;
