@@ -5,5 +5,6 @@
 pub mod perf;
 pub mod run;
 pub mod sample;
+pub mod stats;
 pub mod sys;
 pub mod unit;
