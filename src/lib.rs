@@ -8,3 +8,4 @@ pub mod sample;
 pub mod stats;
 pub mod sys;
 pub mod unit;
+pub mod report;

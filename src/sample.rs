@@ -140,6 +140,13 @@ pub struct Value {
     pub figure: Figure,
 }
 
+impl Value {
+    /// A value of a unit whose spelling stands in this program.
+    pub fn new(unit: &str, figure: Figure) -> Value {
+        Value { unit: Unit::named(unit), figure }
+    }
+}
+
 /// A benchmark's name: the workload's name and its `/key=value` parameters, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name {

@@ -3,28 +3,27 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CpuSet;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{AccessFlags, access};
 
 use super::interrupt::Interrupt;
 use super::schedule::Turn;
-use super::{Error, Observed, Outcome, Workload};
+use super::wait::{Wait, Woken};
+use super::{Error, Intervals, Observed, Outcome, Workload, cpus_used, exact};
 use crate::perf;
 use crate::perf::group::How;
-use crate::perf::plan::{self, Plan};
+use crate::perf::plan::Plan;
 use crate::sample::{Figure, Name, Value, Warning};
 use crate::sys::child::{Child, Exit, Launcher, Program, Usage};
 use crate::sys::perf_event::Target;
-use crate::unit::Unit;
 
 /// Where a command's standard output goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,66 +117,37 @@ impl<'p> Command<'p> {
         Ok(Command { options, name, variant: variant.to_owned(), program, launcher, stderr, plan })
     }
 
-    /// Waits for the end of `child`, or ends it; meanwhile keeps the tail of its standard error
-    /// and calls `tick` after every interval.
+    /// Waits for the end of `child` and, when it is time, brings it about; calls `tick` after
+    /// every interval. Gives the tail of its standard error, too.
     fn attend(
         &self,
         child: &Child,
-        released: Instant,
-        interrupt: &Interrupt,
+        mut wait: Wait<'_>,
         tick: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<(Ending, Vec<u8>), Error> {
-        let mut tail = Vec::new();
         let mut ending = Ending::ByItself;
-        let mut deadline = self.options.timeout.map(|limit| released + limit);
-        let mut due = self.options.interval.map(|interval| released + interval);
         loop {
-            let mut ready = vec![PollFd::new(child.pidfd(), PollFlags::POLLIN)];
-            // Once we are ending it, more signals change nothing.
-            if ending == Ending::ByItself {
-                ready.push(PollFd::new(interrupt.as_fd(), PollFlags::POLLIN));
-            }
-            if let Some(stderr) = &self.stderr {
-                ready.push(PollFd::new(stderr.as_fd(), PollFlags::POLLIN));
-            }
-            let next = [deadline, due].into_iter().flatten().min();
-            match poll(&mut ready, next.map_or(PollTimeout::NONE, timeout_until)) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(Error::system("poll")(errno.into())),
-            }
-            let ended = ready[0].any().unwrap_or(false);
-            if let Some(stderr) = &self.stderr {
-                drain(stderr, &mut tail);
-            }
-            if ended {
-                return Ok((ending, tail));
-            }
-            let now = Instant::now();
-            if due.is_some_and(|due| now >= due) {
-                tick()?;
-                due = due.zip(self.options.interval).map(|(due, interval)| due + interval);
-            }
-            let signal = match (ending, interrupt.caught()) {
-                (Ending::ByItself, Some(signal)) => {
-                    ending = Ending::Interrupted(signal);
-                    Some(signal)
+            let woken = wait.until(Some(child.pidfd()), self.stderr.as_ref());
+            let signal = match woken.map_err(|errno| Error::system("wait")(errno.into()))? {
+                Woken::Ended => return Ok((ending, wait.into_tail())),
+                Woken::Tick => {
+                    tick()?;
+                    continue;
                 }
-                (Ending::ByItself, None) if deadline.is_some_and(|deadline| now >= deadline) => {
+                Woken::TimeUp if ending == Ending::ByItself => {
                     ending = Ending::TimedOut;
-                    Some(Signal::SIGTERM)
+                    Signal::SIGTERM
                 }
-                (_, _) if ending != Ending::ByItself && deadline.is_some_and(|deadline| now >= deadline) => {
-                    deadline = None;
-                    let _ = child.signal(Signal::SIGKILL);
-                    None
+                // It was asked to end, and did not.
+                Woken::TimeUp => Signal::SIGKILL,
+                Woken::Interrupted(signal) => {
+                    ending = Ending::Interrupted(signal);
+                    signal
                 }
-                _ => None,
             };
-            if let Some(signal) = signal {
-                deadline = Some(now + GRACE);
-                // It may have ended just now; then the next poll says so.
-                let _ = child.signal(signal);
-            }
+            // It may have ended just now; then the next wait says so.
+            let _ = child.signal(signal);
+            wait.hurry(GRACE);
         }
     }
 
@@ -195,11 +165,11 @@ impl<'p> Command<'p> {
             }
         };
         vec![
-            value("sec/op", Figure::Exact(wall.as_secs_f64())),
-            value("user-sec/op", sampled(usage.user_us)),
-            value("sys-sec/op", sampled(usage.system_us)),
-            value("peak-RSS-bytes", peak_rss(usage.peak_rss_kib)),
-            value("involuntary-switches/op", Figure::Exact(usage.involuntary_switches as f64)),
+            exact("sec/op", wall.as_secs_f64()),
+            Value::new("user-sec/op", sampled(usage.user_us)),
+            Value::new("sys-sec/op", sampled(usage.system_us)),
+            Value::new("peak-RSS-bytes", peak_rss(usage.peak_rss_kib)),
+            exact("involuntary-switches/op", usage.involuntary_switches as f64),
         ]
     }
 }
@@ -233,20 +203,10 @@ impl Workload for Command<'_> {
 
         let released = Instant::now();
         child.release();
-        let mut last = (released, None);
-        let parameter = self.options.interval.map(|length| ("interval", humantime::format_duration(length).to_string()));
-        let (ending, stderr) = self.attend(&child, released, interrupt, &mut || {
-            let (now, readings) = (Instant::now(), read()?);
-            let since = match &last.1 {
-                Some(earlier) => plan::since(&readings, earlier),
-                None => readings.clone(),
-            };
-            let mut values = vec![value("sec/op", Figure::Exact((now - last.0).as_secs_f64()))];
-            values.extend(self.plan.values(rotation, &since).into_iter().map(|(_, value)| value));
-            last = (now, Some(readings));
-            let config = vec![("interval-end".to_owned(), format!("{:.3}", (now - released).as_secs_f64()))];
-            partly(Observed { parameter: parameter.clone(), iterations: 1, config, values, ..Observed::default() })
-                .map_err(Error::Output)
+        let mut intervals = Intervals::new(self.plan, rotation, released);
+        let wait = Wait::new(released, self.options.timeout, self.options.interval, interrupt);
+        let (ending, stderr) = self.attend(&child, wait, &mut || {
+            partly(intervals.observe(read()?, self.options.interval)).map_err(Error::Output)
         })?;
         let wall = released.elapsed();
         let pid = child.pid();
@@ -301,36 +261,6 @@ enum Ending {
 /// How long a child that was asked to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How much of a run's standard error is kept for the failure report.
-const TAIL_BYTES: usize = 4096;
-
-/// A poll timeout that never ends before `moment`.
-fn timeout_until(moment: Instant) -> PollTimeout {
-    let left = moment.saturating_duration_since(Instant::now());
-    PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
-}
-
-/// Empties the pipe `stderr` and keeps the last bytes of it in `tail`.
-fn drain(stderr: &OwnedFd, tail: &mut Vec<u8>) {
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(got) = nix::unistd::read(stderr, &mut buffer)
-        && got > 0
-    {
-        tail.extend_from_slice(&buffer[..got]);
-        let surplus = tail.len().saturating_sub(TAIL_BYTES);
-        tail.drain(..surplus);
-    }
-}
-
-fn value(unit: &str, figure: Figure) -> Value {
-    Value { unit: Unit::named(unit), figure }
-}
-
-/// CPUs that were busy on average: CPU time over wall time.
-fn cpus_used(counted: &[(plan::Kind, Value)], wall: Duration) -> Option<Value> {
-    let (_, clock) = counted.iter().find(|(_, value)| value.unit.as_str() == "task-clock-sec/op")?;
-    Some(value("CPUs", clock.figure.clone().map(|busy_sec| busy_sec / wall.as_secs_f64())))
-}
 
 /// The kernel counts in what a child had resident before its exec, and that is our memory: below
 /// our own peak it tells nothing of the child.

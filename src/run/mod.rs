@@ -1,16 +1,19 @@
 //! Running workloads: rounds of fresh processes with counters round them, each observation a record. Never compares, never prints.
 
+pub mod attach;
 pub mod command;
 pub mod interrupt;
 pub mod schedule;
+pub mod wait;
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use crate::sample::{Cause, End, Failure, Name, Record, Sample, Value, Warning};
+use crate::perf::plan::{self, Kind, Plan, Readings};
+use crate::sample::{Cause, End, Failure, Figure, Name, Record, Sample, Value, Warning};
 use interrupt::Interrupt;
 use schedule::{Schedule, Turn};
 
@@ -138,6 +141,50 @@ impl Error {
         let action = action.into();
         move |error| Error::System { action, error }
     }
+}
+
+/// Turns successive readings of the same counters into one observation an interval.
+struct Intervals<'p> {
+    plan: &'p Plan,
+    rotation: Option<u64>,
+    began: Instant,
+    last: Instant,
+    readings: Option<Readings>,
+}
+
+impl<'p> Intervals<'p> {
+    fn new(plan: &'p Plan, rotation: Option<u64>, began: Instant) -> Intervals<'p> {
+        Intervals { plan, rotation, began, last: began, readings: None }
+    }
+
+    /// The interval that ends now; `nominal` is its wanted length.
+    fn observe(&mut self, readings: Readings, nominal: Option<Duration>) -> Observed {
+        let now = Instant::now();
+        let counted = match &self.readings {
+            Some(earlier) => plan::since(&readings, earlier),
+            None => readings.clone(),
+        };
+        let mut values = vec![exact("sec/op", (now - self.last).as_secs_f64())];
+        values.extend(self.plan.values(self.rotation, &counted).into_iter().map(|(_, value)| value));
+        (self.last, self.readings) = (now, Some(readings));
+        Observed {
+            parameter: nominal.map(|length| ("interval", humantime::format_duration(length).to_string())),
+            iterations: 1,
+            config: vec![("interval-end".to_owned(), format!("{:.3}", (now - self.began).as_secs_f64()))],
+            values,
+            ..Observed::default()
+        }
+    }
+}
+
+fn exact(unit: &str, figure: f64) -> Value {
+    Value::new(unit, Figure::Exact(figure))
+}
+
+/// CPUs that were busy on average: CPU time over wall time.
+fn cpus_used(counted: &[(Kind, Value)], wall: Duration) -> Option<Value> {
+    let (_, clock) = counted.iter().find(|(_, value)| value.unit.as_str() == "task-clock-sec/op")?;
+    Some(Value::new("CPUs", clock.figure.clone().map(|busy_sec| busy_sec / wall.as_secs_f64())))
 }
 
 fn exec_reason(errno: Errno) -> &'static str {

@@ -223,6 +223,17 @@ impl Drop for Child {
     }
 }
 
+/// A descriptor that polls readable when process `pid` has ended.
+pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers and gives a new descriptor or −1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so `fd` is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// What the child does in our memory: prepares its surroundings, waits, executes.
 extern "C" fn suspended_main(body: *mut c_void) -> c_int {
     // SAFETY: `start` passes a pointer to a `Body` that outlives the child's stay in our memory;

@@ -1,0 +1,4 @@
+//! What is said of records: summaries and their text. Never measures, never prints: it gives strings to the door.
+
+pub mod summary;
+pub mod text;
