@@ -2,6 +2,7 @@
 //!
 //! `poise` measures what programs cost on Linux and says how far to trust every number. This page
 //! is for whoever carries the work on; the README is for users.
+pub mod format;
 pub mod perf;
 pub mod run;
 pub mod sample;
