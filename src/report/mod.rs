@@ -1,4 +1,5 @@
 //! What is said of records: summaries and their text. Never measures, never prints: it gives strings to the door.
 
+pub mod perf_stat;
 pub mod summary;
 pub mod text;

@@ -1,0 +1,138 @@
+//! Options that several verbs share, and what the words in them mean. Never runs anything.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Usage;
+use crate::format::Format;
+use crate::perf::Access;
+use crate::perf::catalog::Catalog;
+use crate::perf::plan::Plan;
+use crate::sys::perf_event::Target;
+
+/// What to count.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Counting")]
+pub(super) struct EventOptions {
+    /// Events to count, as `perf list` spells them; may be given more than once.
+    #[arg(short, long = "event", value_name = "EVENTS", allow_hyphen_values = true)]
+    pub(super) event: Vec<String>,
+}
+
+impl EventOptions {
+    /// Tries the chosen events, or `default`, on `target`.
+    pub(super) fn plan(&self, default: &str, target: Target) -> anyhow::Result<Plan> {
+        let text = match self.event.is_empty() {
+            true => default.to_owned(),
+            false => self.event.join(","),
+        };
+        let wanted = Catalog::default().parse(&text)?;
+        Ok(Plan::make(&wanted, target, Access::look("/proc".as_ref(), "/sys".as_ref())))
+    }
+}
+
+/// Where the records and the tables go.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(super) struct OutputOptions {
+    /// Write the records to FILE.
+    #[arg(short = 'o', long = "output-file", visible_alias = "log-file", value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+
+    /// Append to FILE instead of overwriting it.
+    #[arg(long, requires = "file")]
+    pub(super) append: bool,
+
+    /// Write the records as jsonl, gobench (for benchstat) or csv; to standard output without -o.
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) format: Option<Format>,
+
+    /// Write the records as JSON Lines to standard output: --format jsonl.
+    #[arg(long, conflicts_with = "format")]
+    pub(super) json: bool,
+
+    /// Print the table although records go to standard output.
+    #[arg(long)]
+    pub(super) table: bool,
+
+    /// Print no table, no progress and no remarks.
+    #[arg(short, long, conflicts_with = "table")]
+    pub(super) quiet: bool,
+}
+
+impl OutputOptions {
+    /// The format of the records, when they are wanted at all.
+    pub(super) fn record_format(&self) -> Option<Format> {
+        let wanted = self.file.is_some().then_some(Format::Jsonl);
+        self.format.or(self.json.then_some(Format::Jsonl)).or(wanted)
+    }
+
+    /// Whether records go to standard output.
+    pub(super) fn records_to_stdout(&self) -> bool {
+        self.file.is_none() && self.record_format().is_some()
+    }
+}
+
+/// A duration such as `100ms`, `2s` or `1m`; a bare number is milliseconds, as in perf.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = match text.parse::<u64>() {
+        Ok(milliseconds) => Duration::from_millis(milliseconds),
+        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}; write 500ms, 2s or 1m"))?,
+    };
+    match parsed.is_zero() {
+        true => Err("it must be longer than nothing".to_owned()),
+        false => Ok(parsed),
+    }
+}
+
+/// A list of CPUs such as `0,2-5`.
+pub(super) fn cpu_list(text: &str) -> Result<Vec<usize>, Usage> {
+    let bad = || Usage::new(format!("`{text}` is not a list of CPUs; write 0 or 0,2-5"));
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
+        if first > last || last >= 8192 {
+            return Err(bad());
+        }
+        cpus.extend(first..=last);
+    }
+    cpus.sort_unstable();
+    cpus.dedup();
+    Ok(cpus)
+}
+
+/// A seed for all that is drawn: the user's, or the clock's.
+pub(super) fn seed(chosen: Option<u64>) -> u64 {
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    // Below 2^53, so that every JSON reader keeps it whole.
+    chosen.unwrap_or(clock.as_nanos() as u64 & ((1 << 53) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists() {
+        let check = |text: &str, want: &[usize]| assert_eq!(cpu_list(text).unwrap(), want, "{text}");
+        check("0", &[0]);
+        check("3,0-2,1", &[0, 1, 2, 3]);
+        for bad in ["", "a", "2-1", "1-", "-1", "0-99999999999", "0,,1"] {
+            assert!(cpu_list(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        let check = |text: &str, want_ms| assert_eq!(duration(text).unwrap(), Duration::from_millis(want_ms), "{text}");
+        check("250", 250);
+        check("2s", 2000);
+        check("1m", 60_000);
+        for bad in ["", "0", "0s", "-1", "soon", "99999999999999999999999"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

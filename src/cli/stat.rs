@@ -1,0 +1,283 @@
+//! `poise stat`: counts what a command, a running process or the whole machine does. Never measures by itself.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::options::{self, EventOptions, OutputOptions};
+use super::recorder::Recorder;
+use super::{Usage, exit};
+use crate::format;
+use crate::machine::facts::{Facts, Roots};
+use crate::perf::plan::Plan;
+use crate::report::summary::Stream;
+use crate::report::{perf_stat, text};
+use crate::run::attach::{Attached, Span, Subject};
+use crate::run::command::{self, Command, Output};
+use crate::run::interrupt::Interrupt;
+use crate::run::schedule::{Limits, Schedule};
+use crate::run::{self, Tally, Workload};
+use crate::sample::Name;
+use crate::sys::perf_event::Target;
+use crate::unit::Unit;
+
+/// Counted unless other events are asked for.
+const DEFAULT_EVENTS: &str = "task-clock,minor-faults,major-faults,context-switches,cpu-migrations,\
+                              cycles,instructions,branches,branch-misses";
+
+/// Added by each `-d`.
+const DETAILS: [&str; 2] = [
+    ",cycles:u,cycles:k,L1-dcache-loads,L1-dcache-load-misses,LLC-loads,LLC-load-misses",
+    ",L1-icache-load-misses,dTLB-loads,dTLB-load-misses,iTLB-loads,iTLB-load-misses",
+];
+
+/// Count events around a command, or in what runs already
+#[derive(Debug, Args)]
+#[command(after_help = "The exit code is the command's own; 128 + n when signal n ended it, \
+126 or 127 when it could not be executed, 124 after --timeout, 5 when counting is not permitted.")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    events: EventOptions,
+
+    /// Count more events: caches; twice also TLBs.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    detailed: u8,
+
+    /// Run the command N times.
+    #[arg(short, long, visible_alias = "runs", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    repeat: u64,
+
+    /// Begin no new run after this long.
+    #[arg(long, value_name = "DURATION", value_parser = options::duration)]
+    time: Option<Duration>,
+
+    /// Run the command N times before counting.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    warmup: u64,
+
+    /// Run this shell command before every run, uncounted.
+    #[arg(long, visible_alias = "pre", value_name = "COMMAND")]
+    prepare: Option<String>,
+
+    /// Take runs that fail as samples, too.
+    #[arg(long)]
+    ignore_failure: bool,
+
+    /// End the command, or the counting, after this long (a bare number is milliseconds).
+    #[arg(long, value_name = "DURATION", value_parser = options::duration)]
+    timeout: Option<Duration>,
+
+    /// Give the counts of every interval, too (a bare number is milliseconds).
+    #[arg(short = 'I', long, visible_alias = "interval-print", value_name = "DURATION", value_parser = options::duration)]
+    interval: Option<Duration>,
+
+    /// Bind the command to these CPUs, such as 0,2-5.
+    #[arg(long, value_name = "CPUS")]
+    cpu_list: Option<String>,
+
+    /// Where the command's standard output goes: null, inherit or a FILE. By default inherit for
+    /// one run (with standard input and error), null for repeated runs.
+    #[arg(long, value_name = "WHERE")]
+    output: Option<String>,
+
+    /// Give the command, as one string, to /bin/sh -c.
+    #[arg(long)]
+    shell: bool,
+
+    /// Count running processes.
+    #[arg(short, long, value_name = "PID", value_delimiter = ',', group = "subject")]
+    pid: Vec<i32>,
+
+    /// Count one running thread.
+    #[arg(short, long, value_name = "TID", group = "subject")]
+    tid: Option<i32>,
+
+    /// Count everything on all CPUs.
+    #[arg(short, long, group = "subject")]
+    all_cpus: bool,
+
+    /// Count everything on these CPUs, such as 0,2-5.
+    #[arg(short = 'C', long, value_name = "CPUS", group = "subject")]
+    cpu: Option<String>,
+
+    /// Show a file of records instead of measuring (- is standard input).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "command"])]
+    input: Option<PathBuf>,
+
+    /// Draw all orders from this seed.
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+
+    #[command(flatten)]
+    output_options: OutputOptions,
+
+    /// Print as perf stat -x does, with this separator.
+    #[arg(short = 'x', long, value_name = "SEPARATOR", help_heading = "Output", conflicts_with_all = ["table", "perf_json"])]
+    field_separator: Option<String>,
+
+    /// Print as perf stat -j does.
+    #[arg(short = 'j', long = "perf-json", help_heading = "Output", conflicts_with = "table")]
+    perf_json: bool,
+
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
+    if let Some(path) = &arguments.input {
+        return show(path, &arguments);
+    }
+    let subject = arguments.subject()?;
+    if subject.is_none() && arguments.command.is_empty() {
+        return Err(Usage {
+            message: "there is nothing to count".to_owned(),
+            hint: Some("give a command (poise stat -- COMMAND), or -p PID, -t TID, -a or -C CPUS".to_owned()),
+        }
+        .into());
+    }
+    let target = match &subject {
+        Some(Subject::Cpus(cpus)) => Target::Cpu(cpus.first().copied().unwrap_or(0)),
+        _ => Target::Myself,
+    };
+    let details: String = DETAILS.iter().take(arguments.detailed.into()).copied().collect();
+    let plan = arguments.events.plan(&format!("{DEFAULT_EVENTS}{details}"), target)?;
+    let quiet = arguments.output_options.quiet;
+    for (wanted, cause) in plan.user_only.iter().filter(|_| !quiet) {
+        super::remark(&format!("{wanted} is counted in user mode only, as {wanted}:u: {cause}"));
+    }
+    let interrupt = Interrupt::listen().context("cannot listen for signals")?;
+    let mut workloads: [Box<dyn Workload + '_>; 1] = match subject {
+        Some(subject) => {
+            let timer = (!arguments.command.is_empty()).then(|| arguments.command.clone());
+            let span = Span { timer, timeout: arguments.timeout, interval: arguments.interval };
+            [Box::new(Attached::new(subject, span, &plan))]
+        }
+        None => [Box::new(arguments.workload(&plan)?)],
+    };
+
+    let seed = options::seed(arguments.seed);
+    let limits = Limits { rounds: arguments.repeat, time: arguments.time };
+    let mut schedule = Schedule::new(seed, 1, limits);
+    let mut recorder = Recorder::open(&arguments.output_options)?;
+    recorder.begin(seed, Vec::new()).map_err(run::Error::Output)?;
+    if arguments.repeat > 1 {
+        let rounds = arguments.time.is_none().then_some(arguments.repeat);
+        recorder.show_progress(&arguments.output_options, rounds, Unit::named("sec/op"));
+    }
+    let driven = run::drive(&mut schedule, arguments.warmup, &mut workloads, &interrupt, &mut |r| recorder.take(r));
+    let ended = recorder.finish(driven.as_ref().ok());
+    // What was measured is shown even when the run broke off.
+    let stream = match ended {
+        Ok(stream) => stream,
+        Err(error) => return Err(run::Error::Output(error).into()),
+    };
+    arguments.report(&stream)?;
+    Ok(code(&driven?))
+}
+
+/// The exit code of a run that ended.
+pub(super) fn code(tally: &Tally) -> u8 {
+    match (tally.interrupted, tally.failed_code) {
+        (Some(signal), _) => 128 + signal as u8,
+        (None, Some(code)) => code,
+        (None, None) => 0,
+    }
+}
+
+impl Arguments {
+    fn subject(&self) -> anyhow::Result<Option<Subject>> {
+        if !self.pid.is_empty() {
+            return Ok(Some(Subject::Processes(self.pid.clone())));
+        }
+        let all = || -> anyhow::Result<Vec<usize>> {
+            let online = Facts::new(&Roots::default()).online();
+            Ok(online.context("cannot tell which CPUs are online")?.iter().map(|cpu| cpu as usize).collect())
+        };
+        let cpus = match (&self.cpu, self.all_cpus) {
+            (Some(list), _) => Some(options::cpu_list(list)?),
+            (None, true) => Some(all()?),
+            (None, false) => None,
+        };
+        let on_cpus = cpus.map(|cpus| Subject::Cpus(cpus.into_iter().map(|cpu| cpu as u32).collect()));
+        Ok(on_cpus.or(self.tid.map(Subject::Thread)))
+    }
+
+    fn workload<'p>(&self, plan: &'p Plan) -> anyhow::Result<Command<'p>> {
+        let argv = match self.shell {
+            false => self.command.clone(),
+            true => vec!["/bin/sh".into(), "-c".into(), self.command.join(" ".as_ref())],
+        };
+        let output = match self.output.as_deref() {
+            Some("null") => Output::Null,
+            Some("inherit") => Output::Inherit,
+            Some(file) => Output::File(file.into()),
+            None if self.repeat > 1 => Output::Null,
+            None => Output::Inherit,
+        };
+        let name = Name::new(&self.command.join(" ".as_ref()).to_string_lossy());
+        let facts = Roots::default();
+        let accounting = Facts::new(&facts).accounting();
+        let cpus = self.cpu_list.as_deref().map(options::cpu_list).transpose()?;
+        let options = command::Options {
+            argv,
+            output,
+            prepare: self.prepare.clone(),
+            timeout: self.timeout,
+            interval: self.interval,
+            cpus,
+            ignore_failure: self.ignore_failure,
+            tick_sec: accounting.period_sec(&Default::default()),
+        };
+        Ok(Command::new(name, "base", options, plan)?)
+    }
+
+    fn report(&self, stream: &Stream) -> anyhow::Result<()> {
+        let options = &self.output_options;
+        let text = match (&self.field_separator, self.perf_json) {
+            (Some(separator), _) => perf_stat::separated(stream, separator),
+            (None, true) => perf_stat::json(stream),
+            (None, false) if options.quiet || options.records_to_stdout() && !options.table => return Ok(()),
+            (None, false) => text::stream(stream, text::Style { width: super::columns() }),
+        };
+        // As perf does: the table must not run into the output of the command.
+        let shares_stdout = self.input.is_none() && self.output.as_deref() == Some("inherit")
+            || self.output.is_none() && self.repeat == 1 && self.input.is_none();
+        match shares_stdout || options.records_to_stdout() {
+            true => super::print_aside(&text),
+            false => super::print(&text),
+        }
+    }
+}
+
+/// Shows recorded samples.
+fn show(path: &std::path::Path, arguments: &Arguments) -> anyhow::Result<u8> {
+    let name = path.display().to_string();
+    let input: Box<dyn io::BufRead> = match name.as_str() {
+        "-" => Box::new(io::stdin().lock()),
+        _ => Box::new(io::BufReader::new(std::fs::File::open(path).with_context(|| format!("cannot read {name}"))?)),
+    };
+    let mut reader = format::Reader::new(name.clone(), input);
+    let mut stream = Stream::default();
+    for record in &mut reader {
+        stream.take(record);
+    }
+    if let Some(error) = reader.error() {
+        return Err(anyhow::anyhow!("cannot read {name}: {error}"));
+    }
+    for error in &stream.syntax {
+        super::remark(&error.to_string());
+    }
+    if stream.benchmarks.is_empty() && stream.failures.is_empty() {
+        return Err(anyhow::anyhow!("{name} holds no samples"));
+    }
+    if !reader.whole() {
+        super::remark(&format!("{name} was cut short; what is whole in it is shown"));
+    }
+    arguments.report(&stream)?;
+    Ok(if stream.syntax.is_empty() { 0 } else { exit::FAILURE })
+}

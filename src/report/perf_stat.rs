@@ -1,0 +1,94 @@
+//! Summaries in the forms of `perf stat -x` and `perf stat -j`, for scripts that read those. Never in a table.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::summary::{Benchmark, Estimate, Row, Stream, Trust};
+
+/// `perf stat -x`: value, unit, event, run time, share of time counted, metric value, metric unit
+/// (perf-stat(1), "CSV FORMAT"). With repeated runs the value is the median.
+pub fn separated(stream: &Stream, separator: &str) -> String {
+    lines(stream, |line| {
+        let fields = [
+            line.value.clone(),
+            line.unit.to_owned(),
+            line.event.clone(),
+            line.runtime_ns.map_or(String::new(), |ns| format!("{ns:.0}")),
+            format!("{:.2}", line.running * 100.0),
+            String::new(),
+            String::new(),
+        ];
+        fields.join(separator)
+    })
+}
+
+/// `perf stat -j`: one object a line with perf's own keys.
+pub fn json(stream: &Stream) -> String {
+    lines(stream, |line| {
+        let mut object = Map::new();
+        object.insert("counter-value".to_owned(), json!(line.value));
+        object.insert("unit".to_owned(), json!(line.unit));
+        object.insert("event".to_owned(), json!(line.event));
+        if let Some(ns) = line.runtime_ns {
+            object.insert("event-runtime".to_owned(), json!(ns.round() as u64));
+        }
+        object.insert("pcnt-running".to_owned(), json!((line.running * 1e4).round() / 100.0));
+        Json::Object(object).to_string()
+    })
+}
+
+/// What both forms tell of an event.
+struct Line {
+    value: String,
+    unit: &'static str,
+    event: String,
+    /// The task's time while the event was counted; known when the task's clock was counted.
+    runtime_ns: Option<f64>,
+    running: f64,
+}
+
+fn lines(stream: &Stream, write: impl Fn(&Line) -> String) -> String {
+    let mut text = String::new();
+    for benchmark in &stream.benchmarks {
+        let rows = benchmark.rows();
+        let clock = rows.iter().find(|row| row.unit.as_str() == "task-clock-sec/op").and_then(middle);
+        for line in rows.iter().filter_map(|row| line(row, benchmark, clock)) {
+            text.push_str(&write(&line));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The line of an event's row; rows that perf has no event for have none.
+fn line(row: &Row, benchmark: &Benchmark, clock_sec: Option<f64>) -> Option<Line> {
+    let name = row.unit.as_str().strip_suffix("/op")?;
+    let (event, unit, factor) = match name {
+        "sec" => ("duration_time".to_owned(), "ns", 1e9),
+        "user-sec" => ("user_time".to_owned(), "ns", 1e9),
+        "sys-sec" => ("system_time".to_owned(), "ns", 1e9),
+        "involuntary-switches" => return None,
+        _ => match name.strip_suffix("-sec") {
+            Some(clock) => (clock.to_owned(), "msec", 1e3),
+            None => (name.to_owned(), "", 1.0),
+        },
+    };
+    let running = match row.trust {
+        Trust::Scaled(running) => running,
+        _ => 1.0,
+    };
+    let value = match (middle(row), &row.trust) {
+        (Some(value), _) => format!("{:.6}", value * factor),
+        (None, Trust::Absent(cause)) if cause.why.contains("never") => "<not counted>".to_owned(),
+        (None, _) => "<not supported>".to_owned(),
+    };
+    let counted = !benchmark.samples.is_empty() && !value.starts_with('<');
+    let runtime_ns = clock_sec.filter(|_| counted).map(|sec| sec * 1e9 * running);
+    Some(Line { value, unit, event, runtime_ns: runtime_ns.or((!counted).then_some(0.0)), running })
+}
+
+fn middle(row: &Row) -> Option<f64> {
+    match row.estimate {
+        Estimate::None => None,
+        Estimate::Single(value) | Estimate::Middle { value, .. } => Some(value),
+    }
+}
