@@ -2,6 +2,8 @@
 //!
 //! `poise` measures what programs cost on Linux and says how far to trust every number. This page
 //! is for whoever carries the work on; the README is for users.
+pub mod doctor;
+pub mod machine;
 pub mod perf;
 pub mod sample;
 pub mod sys;
