@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use caps::Capability;
 use procfs::FromBufRead;
 
-use super::{CpuList, Facts, read, text, word};
+use super::file::{number, read, text, word};
+use super::{CpuList, Facts};
 
 /// Our own process, as the kernel sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,8 +156,8 @@ fn quota_v2(dir: &Path) -> Option<f64> {
 /// cgroup v1: µs in each period, -1 for no limit.
 fn quota_v1(dir: &Path) -> Option<f64> {
     share(
-        super::number(&dir.join("cpu.cfs_quota_us"))?,
-        super::number(&dir.join("cpu.cfs_period_us"))?,
+        number(&dir.join("cpu.cfs_quota_us"))?,
+        number(&dir.join("cpu.cfs_period_us"))?,
     )
 }
 

@@ -1,6 +1,7 @@
 //! Whether this is a real machine, a virtual one, or a container in either. Only looks at what `/proc` and `/sys` show to everybody; never asks the CPU itself.
 
-use super::{Facts, read, text, word, words};
+use super::Facts;
+use super::file::{read, text, word, words};
 
 /// What the kernel runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
