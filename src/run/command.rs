@@ -4,7 +4,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use nix::unistd::{AccessFlags, access};
 use super::interrupt::Interrupt;
 use super::schedule::Turn;
 use super::wait::{Wait, Woken};
-use super::{Error, Intervals, Observed, Outcome, Workload, cpus_used, exact};
+use super::{Error, Intervals, Observed, Outcome, Workload, c_string, cpus_used, exact};
 use crate::perf;
 use crate::perf::group::How;
 use crate::perf::plan::Plan;
@@ -79,7 +79,7 @@ impl<'p> Command<'p> {
         let path = find_program(&options.argv[0])?;
         let null = |write: bool| OpenOptions::new().read(!write).write(write).open("/dev/null").map(OwnedFd::from);
         let system = |action: &str| Error::system(action.to_owned());
-        let (mut stderr, mut stdio) = (None, [None, None, None]);
+        let (mut stderr, mut files) = (None, Vec::new());
         if options.output != Output::Inherit {
             let (read, write) = io::pipe().map_err(system("make a pipe"))?;
             nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
@@ -92,23 +92,18 @@ impl<'p> Command<'p> {
                 }
                 _ => null(true).map_err(system("open /dev/null"))?,
             };
-            stdio = [Some(null(false).map_err(system("open /dev/null"))?), Some(output), Some(write.into())];
+            files = vec![Some(null(false).map_err(system("open /dev/null"))?), Some(output), Some(write.into())];
         }
         let interactive = options.output == Output::Inherit && nix::unistd::isatty(io::stdin()).unwrap_or(false);
         let affinity = match &options.cpus {
             None => None,
             Some(cpus) => Some(cpu_set(cpus)?),
         };
-        let environment = std::env::vars_os().map(|(mut key, value)| {
-            key.push("=");
-            key.push(value);
-            key
-        });
         let program = Program {
             path,
             argv: options.argv.iter().cloned().map(c_string).collect::<Result<_, _>>()?,
-            envp: environment.map(c_string).collect::<Result<_, _>>()?,
-            stdio,
+            envp: super::environment()?,
+            files,
             affinity,
             own_group: !interactive,
         };
@@ -278,7 +273,7 @@ fn peak_rss(child_kib: u64) -> Figure {
 }
 
 /// Why and with which code an ended child is a failure.
-fn failure(exit: &Exit) -> Option<(String, u8)> {
+pub(super) fn failure(exit: &Exit) -> Option<(String, u8)> {
     match (exit.code, exit.signal) {
         (Some(0), _) => None,
         (Some(code), _) => Some((format!("exit status {code}"), code as u8)),
@@ -301,10 +296,6 @@ fn run_prepare(command: &str) -> Result<(), Error> {
         true => Ok(()),
         false => Err(Error::Prepare(format!("the preparation `{command}` failed: {status}"))),
     }
-}
-
-fn c_string(text: OsString) -> Result<CString, Error> {
-    CString::new(text.into_vec()).map_err(|error| Error::system("pass an argument with a NUL byte")(error.into()))
 }
 
 fn cpu_set(cpus: &[usize]) -> Result<CpuSet, Error> {

@@ -1,12 +1,17 @@
 //! Running workloads: rounds of fresh processes with counters round them, each observation a record. Never compares, never prints.
 
 pub mod attach;
+pub mod batch;
 pub mod command;
 pub mod interrupt;
+pub mod looped;
+pub mod loops;
 pub mod schedule;
 pub mod wait;
 
+use std::ffi::{CString, OsString};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -185,6 +190,20 @@ fn exact(unit: &str, figure: f64) -> Value {
 fn cpus_used(counted: &[(Kind, Value)], wall: Duration) -> Option<Value> {
     let (_, clock) = counted.iter().find(|(_, value)| value.unit.as_str() == "task-clock-sec/op")?;
     Some(Value::new("CPUs", clock.figure.clone().map(|busy_sec| busy_sec / wall.as_secs_f64())))
+}
+
+/// Our environment, to be handed on as it is.
+fn environment() -> Result<Vec<CString>, Error> {
+    let joined = std::env::vars_os().map(|(mut key, value)| {
+        key.push("=");
+        key.push(value);
+        key
+    });
+    joined.map(c_string).collect()
+}
+
+fn c_string(text: OsString) -> Result<CString, Error> {
+    CString::new(text.into_vec()).map_err(|error| Error::system("pass an argument with a NUL byte")(error.into()))
 }
 
 fn exec_reason(errno: Errno) -> &'static str {

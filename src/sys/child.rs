@@ -27,8 +27,8 @@ pub struct Program {
     pub argv: Vec<CString>,
     /// The environment, `KEY=value` each.
     pub envp: Vec<CString>,
-    /// Standard input, output and error; `None` is inherited.
-    pub stdio: [Option<OwnedFd>; 3],
+    /// What stands at its descriptors 0, 1, 2, …; `None` is inherited.
+    pub files: Vec<Option<OwnedFd>>,
     /// The CPUs that it may run on; `None` is inherited.
     pub affinity: Option<CpuSet>,
     /// Whether each child leads a process group of its own, which is what ends it whole; else it
@@ -253,7 +253,7 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
         if raw_syscall!(Sysno::getppid) as libc::pid_t != body.parent {
             fail(libc::ESRCH as usize);
         }
-        for (wanted, fd) in body.program.stdio.iter().zip(0usize..) {
+        for (wanted, fd) in body.program.files.iter().zip(0usize..) {
             if let Some(wanted) = wanted {
                 let wanted = wanted.as_raw_fd() as usize;
                 // dup3 refuses equal descriptors; one that is already in place only has to lose

@@ -5,3 +5,4 @@ pub mod perf_event;
 pub mod child;
 pub mod signal;
 pub mod page;
+pub mod descriptor;
