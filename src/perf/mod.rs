@@ -1,3 +1,6 @@
 //! Counting with perf events: what can be counted, how it is named, opened and read. Never runs a workload, never scales a count in silence.
 
 pub mod event;
+pub mod pmu;
+mod symbol;
+pub mod tracefs;
