@@ -88,27 +88,37 @@ pub struct Group {
 impl Event {
     /// An event whose counts are plain counts, or nanoseconds when it is one of the kernel's
     /// clocks.
-    ///
-    /// `task-clock` and `cpu-clock` run in user and kernel mode alike, whatever they are asked
-    /// for. So they drop `u`, `k` and `h`: a name must not promise a part that was not told apart.
     pub fn new(name: impl Into<String>, modifiers: Modifiers, code: Code) -> Event {
-        let mut event = Event {
+        let event = Event {
             name: name.into(),
             label: None,
-            modifiers,
+            modifiers: Modifiers::default(),
             code,
             measure: Measure::default(),
         };
-        if event.is_clock() {
-            event.measure = Measure::new(1.0, "ns");
-            event.modifiers = Modifiers {
+        let unit = if event.is_clock() { "ns" } else { "" };
+        Event {
+            measure: Measure::new(1.0, unit),
+            ..event
+        }
+        .with(modifiers)
+    }
+
+    /// The same event with `more` modifiers beside those that it has.
+    ///
+    /// `task-clock` and `cpu-clock` run in user and kernel mode alike, whatever they are asked
+    /// for. So they drop `u`, `k` and `h`: a name must not promise a part that was not told apart.
+    pub fn with(self, more: Modifiers) -> Event {
+        let mut modifiers = self.modifiers.and(more);
+        if self.is_clock() {
+            modifiers = Modifiers {
                 user: false,
                 kernel: false,
                 hypervisor: false,
                 ..modifiers
             };
         }
-        event
+        Event { modifiers, ..self }
     }
 
     /// The spelling with all modifiers, from which [`Catalog::parse`](super::catalog::Catalog::parse)
@@ -202,8 +212,9 @@ impl Event {
     /// The same event in user mode only, for those who may not count in the kernel.
     ///
     /// `None` when that would be no help or no truth: when it does not count user mode together
-    /// with the kernel; for clocks, which everybody may read; and for events that happen in the
-    /// kernel, of which the kernel would count 0 ([`Event::is_blind_in_user_mode`]).
+    /// with the kernel; for clocks, which everybody may read; for `msr`, which knows no modes
+    /// and refuses to leave one out; and for events that happen in the kernel, of which it would
+    /// count 0 ([`Event::is_blind_in_user_mode`]).
     pub fn with_user_only(&self) -> Option<Event> {
         let Modifiers {
             user,
@@ -216,7 +227,8 @@ impl Event {
         } else {
             !kernel && !hypervisor
         };
-        if !counts_both || self.is_clock() || self.is_blind_in_user_mode() {
+        let knows_modes = !self.is_clock() && self.pmu() != Some("msr");
+        if !counts_both || !knows_modes || self.is_blind_in_user_mode() {
             return None;
         }
         let modifiers = Modifiers {
@@ -356,221 +368,6 @@ impl Default for Measure {
     fn default() -> Measure {
         Measure::new(1.0, "")
     }
-}
-
-/// An event that the kernel's interface itself names: the names of perf, ours first, and the code.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Symbol {
-    /// Our name, then perf's other names for it.
-    pub(crate) names: Vec<String>,
-    /// What the kernel is asked for.
-    pub(crate) code: Code,
-}
-
-/// The generalised hardware events.
-pub(crate) fn hardware() -> impl Iterator<Item = Symbol> {
-    const NAMES: &[(u32, &[&str])] = &[
-        (abi::PERF_COUNT_HW_CPU_CYCLES, &["cycles", "cpu-cycles"]),
-        (abi::PERF_COUNT_HW_INSTRUCTIONS, &["instructions"]),
-        (abi::PERF_COUNT_HW_CACHE_REFERENCES, &["cache-references"]),
-        (abi::PERF_COUNT_HW_CACHE_MISSES, &["cache-misses"]),
-        (
-            abi::PERF_COUNT_HW_BRANCH_INSTRUCTIONS,
-            &["branches", "branch-instructions"],
-        ),
-        (abi::PERF_COUNT_HW_BRANCH_MISSES, &["branch-misses"]),
-        (abi::PERF_COUNT_HW_BUS_CYCLES, &["bus-cycles"]),
-        (
-            abi::PERF_COUNT_HW_STALLED_CYCLES_FRONTEND,
-            &["stalled-cycles-frontend", "idle-cycles-frontend"],
-        ),
-        (
-            abi::PERF_COUNT_HW_STALLED_CYCLES_BACKEND,
-            &["stalled-cycles-backend", "idle-cycles-backend"],
-        ),
-        (abi::PERF_COUNT_HW_REF_CPU_CYCLES, &["ref-cycles"]),
-    ];
-    NAMES
-        .iter()
-        .map(|&(id, names)| symbol(abi::PERF_TYPE_HARDWARE, id, names))
-}
-
-/// The events that the kernel counts itself.
-pub(crate) fn software() -> impl Iterator<Item = Symbol> {
-    const NAMES: &[(u32, &[&str])] = &[
-        (abi::PERF_COUNT_SW_TASK_CLOCK, &["task-clock"]),
-        (abi::PERF_COUNT_SW_CPU_CLOCK, &["cpu-clock"]),
-        (abi::PERF_COUNT_SW_PAGE_FAULTS, &["page-faults", "faults"]),
-        (abi::PERF_COUNT_SW_PAGE_FAULTS_MIN, &["minor-faults"]),
-        (abi::PERF_COUNT_SW_PAGE_FAULTS_MAJ, &["major-faults"]),
-        (
-            abi::PERF_COUNT_SW_CONTEXT_SWITCHES,
-            &["context-switches", "cs"],
-        ),
-        (
-            abi::PERF_COUNT_SW_CPU_MIGRATIONS,
-            &["cpu-migrations", "migrations"],
-        ),
-        (abi::PERF_COUNT_SW_CGROUP_SWITCHES, &["cgroup-switches"]),
-        (abi::PERF_COUNT_SW_ALIGNMENT_FAULTS, &["alignment-faults"]),
-        (abi::PERF_COUNT_SW_EMULATION_FAULTS, &["emulation-faults"]),
-        (abi::PERF_COUNT_SW_BPF_OUTPUT, &["bpf-output"]),
-        (abi::PERF_COUNT_SW_DUMMY, &["dummy"]),
-    ];
-    NAMES
-        .iter()
-        .map(|&(id, names)| symbol(abi::PERF_TYPE_SOFTWARE, id, names))
-}
-
-fn symbol(kind: u32, id: u32, names: &[&str]) -> Symbol {
-    let names = names.iter().map(|&name| name.to_owned()).collect();
-    Symbol {
-        names,
-        code: Code {
-            kind,
-            config: id.into(),
-            ..Code::default()
-        },
-    }
-}
-
-const LOAD: u32 = abi::PERF_COUNT_HW_CACHE_OP_READ;
-const STORE: u32 = abi::PERF_COUNT_HW_CACHE_OP_WRITE;
-const PREFETCH: u32 = abi::PERF_COUNT_HW_CACHE_OP_PREFETCH;
-
-/// The names of one part of a cache event, and its number.
-type Names = (u32, &'static [&'static str]);
-
-/// Caches, the operations that exist on each, and perf's names for them.
-const CACHES: &[(Names, &[u32])] = &[
-    (
-        (
-            abi::PERF_COUNT_HW_CACHE_L1D,
-            &["L1-dcache", "L1-d", "L1d", "L1-data"],
-        ),
-        &[LOAD, STORE, PREFETCH],
-    ),
-    (
-        (
-            abi::PERF_COUNT_HW_CACHE_L1I,
-            &["L1-icache", "L1-i", "L1i", "L1-instruction"],
-        ),
-        &[LOAD, PREFETCH],
-    ),
-    (
-        (abi::PERF_COUNT_HW_CACHE_LL, &["LLC", "L2"]),
-        &[LOAD, STORE, PREFETCH],
-    ),
-    (
-        (
-            abi::PERF_COUNT_HW_CACHE_DTLB,
-            &["dTLB", "d-TLB", "Data-TLB"],
-        ),
-        &[LOAD, STORE, PREFETCH],
-    ),
-    (
-        (
-            abi::PERF_COUNT_HW_CACHE_ITLB,
-            &["iTLB", "i-TLB", "Instruction-TLB"],
-        ),
-        &[LOAD],
-    ),
-    (
-        (
-            abi::PERF_COUNT_HW_CACHE_BPU,
-            &["branch", "branches", "bpu", "btb", "bpc"],
-        ),
-        &[LOAD],
-    ),
-    (
-        (abi::PERF_COUNT_HW_CACHE_NODE, &["node"]),
-        &[LOAD, STORE, PREFETCH],
-    ),
-];
-
-/// The first two are those of our own names: `…-load-misses`, `…-loads`.
-const OPERATIONS: &[Names] = &[
-    (LOAD, &["load", "loads", "read"]),
-    (STORE, &["store", "stores", "write"]),
-    (
-        PREFETCH,
-        &[
-            "prefetch",
-            "prefetches",
-            "speculative-read",
-            "speculative-load",
-        ],
-    ),
-];
-
-const RESULTS: &[Names] = &[
-    (
-        abi::PERF_COUNT_HW_CACHE_RESULT_ACCESS,
-        &["refs", "reference", "ops", "access"],
-    ),
-    (abi::PERF_COUNT_HW_CACHE_RESULT_MISS, &["misses", "miss"]),
-];
-
-/// The generalised cache events, each under our name.
-pub(crate) fn caches() -> impl Iterator<Item = Symbol> {
-    let operations = |ops: &'static [u32]| OPERATIONS.iter().filter(|op| ops.contains(&op.0));
-    CACHES.iter().flat_map(move |&(cache, ops)| {
-        operations(ops).flat_map(move |&operation| {
-            RESULTS
-                .iter()
-                .map(move |&result| cache_symbol(cache, operation, result))
-        })
-    })
-}
-
-/// The cache event that `word` means in any of perf's ways to say it, in any case of letters:
-/// a cache, then optionally an operation (else loads) and a result (else accesses) in any order.
-pub(crate) fn cache(word: &str) -> Option<Symbol> {
-    let (&(cache, operations), mut rest) = CACHES
-        .iter()
-        .filter_map(|entry| Some((entry, strip(word, entry.0.1)?)))
-        .min_by_key(|(_, rest)| rest.len())?;
-    let (mut operation, mut result) = (None, None);
-    while !rest.is_empty() {
-        let take = |names: &'static [Names]| {
-            names
-                .iter()
-                .find_map(|&names| Some((names, strip(rest, names.1)?)))
-        };
-        (operation, result, rest) = match (take(OPERATIONS), take(RESULTS)) {
-            (Some((found, rest)), _) if operation.is_none() => (Some(found), result, rest),
-            (_, Some((found, rest))) if result.is_none() => (operation, Some(found), rest),
-            _ => return None,
-        };
-    }
-    let operation = operation.unwrap_or(OPERATIONS[0]);
-    operations
-        .contains(&operation.0)
-        .then(|| cache_symbol(cache, operation, result.unwrap_or(RESULTS[0])))
-}
-
-fn cache_symbol(cache: Names, operation: Names, result: Names) -> Symbol {
-    let name = if result.0 == abi::PERF_COUNT_HW_CACHE_RESULT_MISS {
-        format!("{}-{}-{}", cache.1[0], operation.1[0], result.1[0])
-    } else {
-        format!("{}-{}", cache.1[0], operation.1[1])
-    };
-    symbol(
-        abi::PERF_TYPE_HW_CACHE,
-        cache.0 | operation.0 << 8 | result.0 << 16,
-        &[&name],
-    )
-}
-
-/// What is left of `text` after the longest of `names` and the hyphen that ends it.
-fn strip<'a>(text: &'a str, names: &[&str]) -> Option<&'a str> {
-    let after = |name: &&str| {
-        let head = text.get(..name.len())?;
-        let rest = &text[name.len()..];
-        let whole = rest.is_empty() || (rest.len() > 1 && rest.starts_with('-'));
-        (head.eq_ignore_ascii_case(name) && whole).then(|| rest.trim_start_matches('-'))
-    };
-    names.iter().filter_map(after).min_by_key(|rest| rest.len())
 }
 
 #[cfg(test)]
@@ -822,6 +619,7 @@ mod tests {
             Some("cycles:u"),
         );
         check(cycles(USER), None);
+        check(event("msr/tsc/", 9, 0), None);
         check(
             cycles(Modifiers {
                 kernel: true,
@@ -862,55 +660,5 @@ mod tests {
         check("cycles", abi::PERF_TYPE_HARDWARE, false);
         check("cpu/event=0x3c/", abi::PERF_TYPE_RAW, false);
         check("power/energy-pkg/", 20, false);
-    }
-
-    #[test]
-    fn cache_events_are_understood_in_all_of_perfs_ways() {
-        let check = |word, want: Option<(&str, u64)>| {
-            let got = cache(word);
-            let got = got.as_ref().map(|s| (s.names[0].as_str(), s.code.config));
-            assert_eq!(got, want, "{word}");
-        };
-        check("L1-dcache-loads", Some(("L1-dcache-loads", 0)));
-        check("L1-dcache", Some(("L1-dcache-loads", 0)));
-        check("l1-d-loads", Some(("L1-dcache-loads", 0)));
-        check("l1d-read-access", Some(("L1-dcache-loads", 0)));
-        check(
-            "L1-dcache-load-misses",
-            Some(("L1-dcache-load-misses", 0x10000)),
-        );
-        check(
-            "L1-dcache-loads-misses",
-            Some(("L1-dcache-load-misses", 0x10000)),
-        );
-        check(
-            "L1-dcache-misses-loads",
-            Some(("L1-dcache-load-misses", 0x10000)),
-        );
-        check("LLC-misses", Some(("LLC-load-misses", 0x10002)));
-        check("LLC-store-misses", Some(("LLC-store-misses", 0x10102)));
-        check("L2-prefetches", Some(("LLC-prefetches", 0x202)));
-        check("dTLB-load-misses", Some(("dTLB-load-misses", 0x10003)));
-        check("iTLB-loads", Some(("iTLB-loads", 4)));
-        check("branch-load-misses", Some(("branch-load-misses", 0x10005)));
-        check("branches-loads", Some(("branch-loads", 5)));
-        check(
-            "node-prefetch-misses",
-            Some(("node-prefetch-misses", 0x10206)),
-        );
-        check(
-            "node-speculative-read-miss",
-            Some(("node-prefetch-misses", 0x10206)),
-        );
-        check("iTLB-stores", None);
-        check("L1-icache-stores", None);
-        check("L1-dcache-", None);
-        check("L1-dcache-loads-loads", None);
-        check("L1-dcache-foo", None);
-        check("L1", None);
-        check("ünode", None);
-        for symbol in caches() {
-            assert_eq!(cache(&symbol.names[0]), Some(symbol));
-        }
     }
 }

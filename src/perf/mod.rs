@@ -1,10 +1,18 @@
 //! Counting with perf events: what can be counted, how it is named, opened and read. Never runs a workload, never scales a count in silence.
 
+pub mod catalog;
 pub mod event;
+#[cfg(test)]
+mod fake;
+pub mod grammar;
 pub mod group;
+pub mod listing;
 pub mod plan;
+pub mod pmu;
 pub mod reading;
 pub mod selfread;
+mod symbol;
+pub mod tracefs;
 
 use std::fs;
 use std::path::Path;
@@ -54,15 +62,12 @@ impl Access {
     /// Looks under `proc` and `sys` (`/proc` and `/sys` of the machine, or a test's tree).
     pub fn look(proc: &Path, sys: &Path) -> Access {
         let paranoid = fs::read_to_string(proc.join("sys/kernel/perf_event_paranoid"));
-        let devices = fs::read_dir(sys.join("bus/event_source/devices")).into_iter().flatten().flatten();
-        let core_pmu = |device: fs::DirEntry| {
-            let kind = fs::read_to_string(device.path().join("type")).ok()?.trim().parse().ok()?;
-            is_core_pmu(&device.path()).then(|| (kind, device.file_name().to_string_lossy().into_owned()))
-        };
+        let mut core_pmus = pmu::Pmu::all(&sys.join("bus/event_source/devices"));
+        core_pmus.retain(pmu::Pmu::is_core);
         let has = |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
         Access {
             paranoid: paranoid.ok().and_then(|text| text.trim().parse().ok()),
-            core_pmus: devices.filter_map(core_pmu).collect(),
+            core_pmus: core_pmus.into_iter().map(|pmu| (pmu.kind, pmu.name)).collect(),
             privileged: has(caps::Capability::CAP_PERFMON) || has(caps::Capability::CAP_SYS_ADMIN),
         }
     }
@@ -106,10 +111,4 @@ impl Access {
             other => Cause::new(format!("{object}: {}", other.desc())),
         }
     }
-}
-
-/// A PMU of the CPU cores has a `cpus` file (hybrid and ARM) or is called `cpu` (x86), and
-/// describes formats of its own.
-fn is_core_pmu(device: &Path) -> bool {
-    device.file_name().is_some_and(|name| name == "cpu") || device.join("cpus").exists()
 }
