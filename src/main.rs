@@ -1,3 +1,5 @@
 //! The binary's entry: hands over to the library's door and does nothing else.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    counterpoise::cli::main()
+}

@@ -79,6 +79,23 @@ impl Figure {
         }
     }
 
+    /// One figure made of two by `f`, with the weaker of their labels.
+    pub fn weaker(self, other: Figure, f: impl FnOnce(f64, f64) -> f64) -> Figure {
+        use Figure::{Absent, Exact, Partial, Sampled, Scaled};
+        let (Some(a), Some(b)) = (self.number(), other.number()) else {
+            return if self.number().is_none() { self } else { other };
+        };
+        let value = f(a, b);
+        match (self, other) {
+            (Absent { why }, _) | (_, Absent { why }) => Absent { why },
+            (Partial { part, .. }, _) | (_, Partial { part, .. }) => Partial { value, part },
+            (Scaled { running: a, .. }, Scaled { running: b, .. }) => Scaled { value, running: a.min(b) },
+            (Scaled { running, .. }, _) | (_, Scaled { running, .. }) => Scaled { value, running },
+            (Sampled { period_sec, .. }, _) | (_, Sampled { period_sec, .. }) => Sampled { value, period_sec },
+            (Exact(_), Exact(_)) => Exact(value),
+        }
+    }
+
     /// An absent figure with its cause.
     pub fn absent(why: impl Into<Cause>) -> Figure {
         Figure::Absent { why: why.into() }
@@ -362,5 +379,17 @@ mod tests {
         assert_eq!(figure.number(), None);
         assert_eq!(figure.clone().map(|x| x + 1.0), figure);
         assert_eq!(Figure::Exact(2.0).map(|x| x / 2.0).number(), Some(1.0));
+    }
+
+    #[test]
+    fn the_weaker_label_wins() {
+        let scaled = |value, running| Figure::Scaled { value, running };
+        let absent = || Figure::absent("no PMU");
+        let check = |a: Figure, b: Figure, want: Figure| assert_eq!(a.weaker(b, |a, b| a - b), want);
+        check(Figure::Exact(5.0), Figure::Exact(3.0), Figure::Exact(2.0));
+        check(Figure::Exact(5.0), scaled(3.0, 0.5), scaled(2.0, 0.5));
+        check(scaled(5.0, 0.25), scaled(3.0, 0.5), scaled(2.0, 0.25));
+        check(absent(), Figure::Exact(3.0), absent());
+        check(Figure::Exact(3.0), absent(), absent());
     }
 }

@@ -1,6 +1,14 @@
 //! `poise events`: lists what this machine can count, tried by counting. Never measures anything.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
 use clap::Args;
+
+use crate::perf::catalog::Catalog;
+use crate::perf::listing::{Listed, Listing};
+use crate::perf::{Access, plan};
+use crate::sample::Cause;
 
 /// List the events that this machine can count
 #[derive(Debug, Args)]
@@ -11,4 +19,90 @@ pub(super) struct Arguments {
     /// One JSON object an event.
     #[arg(long)]
     json: bool,
+}
+
+pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
+    let catalog = Catalog::default();
+    let access = Access::look("/proc".as_ref(), "/sys".as_ref());
+    let listing = catalog.list(arguments.pattern.as_deref());
+    let tried: Vec<Tried<'_>> = listing.events.iter().map(|listed| Tried::new(listed, &catalog, &access)).collect();
+    if tried.is_empty() && arguments.pattern.is_some() {
+        anyhow::bail!("no event matches `{}`", arguments.pattern.as_deref().unwrap_or_default());
+    }
+    let text = match arguments.json {
+        true => tried.iter().map(Tried::json).collect::<String>(),
+        false => table(&tried, &listing, arguments.pattern.is_some()),
+    };
+    super::print(&text)?;
+    Ok(0)
+}
+
+/// A listed event and what came of trying it.
+struct Tried<'l> {
+    listed: &'l Listed,
+    /// `None` when it cannot be tried without a parameter.
+    result: Option<Result<(), Cause>>,
+}
+
+impl<'l> Tried<'l> {
+    fn new(listed: &'l Listed, catalog: &Catalog, access: &Access) -> Tried<'l> {
+        if !listed.parameters.is_empty() {
+            return Tried { listed, result: None };
+        }
+        let result = match catalog.parse(&listed.name) {
+            Ok(groups) => groups.iter().flat_map(|group| &group.events).try_for_each(|event| plan::try_out(event, access)),
+            Err(error) => Err(Cause::new(error.to_string())),
+        };
+        Tried { listed, result: Some(result) }
+    }
+
+    fn json(&self) -> String {
+        let (counts, cause) = match &self.result {
+            None => (None, None),
+            Some(result) => (Some(result.is_ok()), result.as_ref().err()),
+        };
+        let object = serde_json::json!({
+            "event": self.listed.name,
+            "aliases": self.listed.aliases,
+            "kind": self.listed.kind.to_string(),
+            "parameters": self.listed.parameters,
+            "counts": counts,
+            "why": cause.map(|cause| &cause.why),
+            "cure": cause.and_then(|cause| cause.cure.as_ref()),
+        });
+        format!("{object}\n")
+    }
+}
+
+/// Events by kind; those that cannot be counted come together under their cause.
+fn table(tried: &[Tried<'_>], listing: &Listing, by_pattern: bool) -> String {
+    let mut text = String::new();
+    let mut absent: BTreeMap<&Cause, Vec<&str>> = BTreeMap::new();
+    for event in tried {
+        match &event.result {
+            Some(Err(cause)) => absent.entry(cause).or_default().push(&event.listed.name),
+            Some(Ok(())) | None => {
+                let names = [&event.listed.name].into_iter().chain(&event.listed.aliases);
+                let names = names.map(String::as_str).collect::<Vec<_>>().join(" OR ");
+                let needs = match event.listed.parameters[..] {
+                    [] => String::new(),
+                    ref missing => format!("  needs {}=…", missing.join("=…, ")),
+                };
+                let _ = writeln!(text, "  {names:<50} {}{needs}", event.listed.kind);
+            }
+        }
+    }
+    for (cause, names) in absent {
+        let _ = writeln!(text, "\nnot counted here: {cause}\n  {}", names.join(" "));
+    }
+    match &listing.tracepoints {
+        _ if by_pattern => {}
+        Ok(count) => {
+            let _ = writeln!(text, "\nand {count} tracepoints: poise events 'sched:*' lists those of a subsystem");
+        }
+        Err(error) => {
+            let _ = writeln!(text, "\nno tracepoints: {}", error.cause());
+        }
+    }
+    text
 }

@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{perf, run};
@@ -103,7 +104,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         Some(run::Error::Count(_)) => return exit::REFUSED,
         _ => {}
     }
-    match error.is::<Usage>() || error.is::<perf::catalog::EventError>() {
+    match error.is::<Usage>() || error.is::<perf::grammar::EventError>() {
         true => exit::USAGE,
         false => exit::FAILURE,
     }
@@ -140,13 +141,14 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Columns of the terminal, or a usual number where there is none.
-fn columns() -> usize {
-    let by_terminal = indicatif_columns();
-    let by_user = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    by_user.or(by_terminal).unwrap_or(120)
+/// Prints a result on standard error, where standard output belongs to somebody else.
+fn print_aside(text: &str) -> anyhow::Result<()> {
+    anstream::stderr().lock().write_all(text.as_bytes()).context("cannot write to standard error")
 }
 
-fn indicatif_columns() -> Option<usize> {
-    None
+/// Columns of the terminal, or a usual number where there is none.
+fn columns() -> usize {
+    let by_user = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let by_terminal = || console::Term::stdout().size_checked().map(|(_, columns)| columns.into());
+    by_user.or_else(by_terminal).unwrap_or(120)
 }

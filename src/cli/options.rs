@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Usage;
 use crate::format::Format;
+use crate::machine::facts::{CpuList, Facts, Roots};
 use crate::perf::Access;
 use crate::perf::catalog::Catalog;
 use crate::perf::plan::Plan;
@@ -88,20 +88,17 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A list of CPUs such as `0,2-5`.
-pub(super) fn cpu_list(text: &str) -> Result<Vec<usize>, Usage> {
-    let bad = || Usage::new(format!("`{text}` is not a list of CPUs; write 0 or 0,2-5"));
-    let mut cpus = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
-        if first > last || last >= 8192 {
-            return Err(bad());
-        }
-        cpus.extend(first..=last);
-    }
-    cpus.sort_unstable();
-    cpus.dedup();
-    Ok(cpus)
+pub(super) fn cpu_list(text: &str) -> Result<CpuList, String> {
+    CpuList::parse(text).filter(|cpus| !cpus.is_empty()).ok_or_else(|| "write CPUs as 0 or 0,2-5".to_owned())
+}
+
+/// How often the kernel looks whether a program on `cpus`, or on ours, is in user or system mode;
+/// `None` where it times every change.
+pub(super) fn tick_sec(cpus: Option<&CpuList>) -> Option<f64> {
+    let roots = Roots::default();
+    let facts = Facts::new(&roots);
+    let own = || facts.myself().map(|myself| myself.cpus).unwrap_or_default();
+    facts.accounting().period_sec(&cpus.cloned().unwrap_or_else(own))
 }
 
 /// A seed for all that is drawn: the user's, or the clock's.
@@ -114,16 +111,6 @@ pub(super) fn seed(chosen: Option<u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cpu_lists() {
-        let check = |text: &str, want: &[usize]| assert_eq!(cpu_list(text).unwrap(), want, "{text}");
-        check("0", &[0]);
-        check("3,0-2,1", &[0, 1, 2, 3]);
-        for bad in ["", "a", "2-1", "1-", "-1", "0-99999999999", "0,,1"] {
-            assert!(cpu_list(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn durations() {

@@ -11,10 +11,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::options::OutputOptions;
 use crate::format::Writer;
 use crate::machine::facts::{Facts, Roots};
-use crate::report::summary::{Estimate, Stream};
+use crate::report::summary::Stream;
 use crate::run::Tally;
-use crate::sample::{Assume, Header, Record, UnitMeta, Warning};
-use crate::unit::{Unit, human};
+use crate::sample::{Header, Record, UnitMeta, Warning};
+use crate::unit::{Assume, Unit, human};
 
 /// Takes the records of one run.
 pub(super) struct Recorder {

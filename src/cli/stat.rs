@@ -12,7 +12,7 @@ use super::options::{self, EventOptions, OutputOptions};
 use super::recorder::Recorder;
 use super::{Usage, exit};
 use crate::format;
-use crate::machine::facts::{Facts, Roots};
+use crate::machine::facts::{CpuList, Facts, Roots};
 use crate::perf::plan::Plan;
 use crate::report::summary::Stream;
 use crate::report::{perf_stat, text};
@@ -76,8 +76,8 @@ pub(super) struct Arguments {
     interval: Option<Duration>,
 
     /// Bind the command to these CPUs, such as 0,2-5.
-    #[arg(long, value_name = "CPUS")]
-    cpu_list: Option<String>,
+    #[arg(long, value_name = "CPUS", value_parser = options::cpu_list)]
+    cpu_list: Option<CpuList>,
 
     /// Where the command's standard output goes: null, inherit or a FILE. By default inherit for
     /// one run (with standard input and error), null for repeated runs.
@@ -101,8 +101,8 @@ pub(super) struct Arguments {
     all_cpus: bool,
 
     /// Count everything on these CPUs, such as 0,2-5.
-    #[arg(short = 'C', long, value_name = "CPUS", group = "subject")]
-    cpu: Option<String>,
+    #[arg(short = 'C', long, value_name = "CPUS", value_parser = options::cpu_list, group = "subject")]
+    cpu: Option<CpuList>,
 
     /// Show a file of records instead of measuring (- is standard input).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "command"])]
@@ -194,16 +194,12 @@ impl Arguments {
         if !self.pid.is_empty() {
             return Ok(Some(Subject::Processes(self.pid.clone())));
         }
-        let all = || -> anyhow::Result<Vec<usize>> {
-            let online = Facts::new(&Roots::default()).online();
-            Ok(online.context("cannot tell which CPUs are online")?.iter().map(|cpu| cpu as usize).collect())
-        };
         let cpus = match (&self.cpu, self.all_cpus) {
-            (Some(list), _) => Some(options::cpu_list(list)?),
-            (None, true) => Some(all()?),
+            (Some(list), _) => Some(list.clone()),
+            (None, true) => Some(Facts::new(&Roots::default()).online().context("cannot tell which CPUs are online")?),
             (None, false) => None,
         };
-        let on_cpus = cpus.map(|cpus| Subject::Cpus(cpus.into_iter().map(|cpu| cpu as u32).collect()));
+        let on_cpus = cpus.map(|cpus| Subject::Cpus(cpus.iter().collect()));
         Ok(on_cpus.or(self.tid.map(Subject::Thread)))
     }
 
@@ -220,18 +216,15 @@ impl Arguments {
             None => Output::Inherit,
         };
         let name = Name::new(&self.command.join(" ".as_ref()).to_string_lossy());
-        let facts = Roots::default();
-        let accounting = Facts::new(&facts).accounting();
-        let cpus = self.cpu_list.as_deref().map(options::cpu_list).transpose()?;
         let options = command::Options {
             argv,
             output,
             prepare: self.prepare.clone(),
             timeout: self.timeout,
             interval: self.interval,
-            cpus,
+            cpus: self.cpu_list.as_ref().map(|cpus| cpus.iter().map(|cpu| cpu as usize).collect()),
             ignore_failure: self.ignore_failure,
-            tick_sec: accounting.period_sec(&Default::default()),
+            tick_sec: options::tick_sec(self.cpu_list.as_ref()),
         };
         Ok(Command::new(name, "base", options, plan)?)
     }

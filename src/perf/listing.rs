@@ -1,5 +1,6 @@
 //! Lists of events: what the machine names, what a pattern picks from it, what a misspelt word may have meant. Never opens an event: what is listed may still refuse to count.
 
+use std::fmt;
 use super::catalog::Catalog;
 use super::pmu::{self, Pmu};
 use super::symbol::{self, Symbol};
@@ -31,6 +32,18 @@ pub enum Kind {
     Pmu(String),
     /// The kernel's tracepoints.
     Tracepoint,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Hardware => "hardware",
+            Kind::Software => "software",
+            Kind::Cache => "cache",
+            Kind::Pmu(name) => return write!(f, "PMU {name}"),
+            Kind::Tracepoint => "tracepoint",
+        })
+    }
 }
 
 /// What [`Catalog::list`] found.

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hint::black_box;
 
-use super::event::{Event, Group};
+use super::event::{Code, Event, Group, Modifiers};
 use super::group::{Counters, How};
 use super::reading::{self, Reading, are_related};
 use super::{Access, Error};
 use crate::sample::{Cause, Figure, Value};
-use crate::sys::perf_event::Target;
+use crate::sys::perf_event::{Target, bindings};
 use crate::unit::Unit;
 
 /// The wanted events, sorted into what is counted always, what is counted in turns, and what
@@ -121,6 +121,11 @@ impl Plan {
         self.always.iter().chain(chosen)
     }
 
+    /// The spellings of the groups of one run, for a process that opens them on itself.
+    pub fn spellings(&self, turn: Option<u64>) -> Vec<Vec<String>> {
+        self.groups(turn).map(|events| events.iter().map(Event::spelling).collect()).collect()
+    }
+
     /// Opens the groups of one run on `target`; `turn` is as for a rotation, `None` opens all.
     pub fn open(&self, turn: Option<u64>, target: Target, how: How) -> Result<Counting, Error> {
         self.groups(turn).map(|events| Counters::open(events, target, how)).collect::<Result<_, _>>().map(Counting)
@@ -146,26 +151,17 @@ impl Plan {
 
     fn value(&self, event: &Event, reading: &Reading) -> Value {
         let figure = match reading.figure(event, self.access.residence(event)) {
-            Figure::Exact(0.0) if !event.is_software() && !self.counts_when_provoked(event) => {
-                Figure::absent("it opens but counts nothing, even when provoked: this PMU seems not to have it")
-            }
+            Figure::Exact(0.0) if !event.is_software() && !self.counts_when_provoked(event) => Figure::absent(SILENT),
             figure => figure,
         };
         Value { unit: event.unit(), figure }
     }
 
-    /// Whether a hardware event counts anything at all while work is done that provokes every
-    /// usual event. A PMU may open an event that it does not have and read 0 for ever; asked only
-    /// after a workload's reading was 0, to tell such an event from a true zero.
+    /// Asked only after a workload's reading was 0, to tell an event that the PMU does not have
+    /// from a true zero.
     fn counts_when_provoked(&self, event: &Event) -> bool {
-        let count = || -> Result<u64, Error> {
-            let counters = Counters::open(std::slice::from_ref(event), Target::Myself, DISABLED)?;
-            counters.enable()?;
-            exercise();
-            provoke();
-            Ok(counters.read()?.iter().map(|reading| reading.count).sum())
-        };
-        *self.provoked.borrow_mut().entry(event.clone()).or_insert_with(|| count().is_ok_and(|count| count > 0))
+        let mut known = self.provoked.borrow_mut();
+        *known.entry(event.clone()).or_insert_with(|| provoked_count(event).is_ok_and(|count| count > 0))
     }
 
     /// Whether the event can be opened at all, perhaps only in user mode.
@@ -274,6 +270,51 @@ fn fits(events: &[Event], target: Target) -> Result<bool, Error> {
     exercise();
     let readings = counters.read()?;
     Ok(readings.iter().all(|reading| reading.running_share() == Some(1.0)))
+}
+
+/// Said of an event that opens and reads 0 whatever is done, as raw events may that the PMU does
+/// not have.
+const SILENT: &str = "it opens but counts nothing, even when provoked: this PMU seems not to have it";
+
+/// Tries whether `event` can be opened and, when it is of the hardware, whether it counts.
+pub fn try_out(event: &Event, access: &Access) -> Result<(), Cause> {
+    let explained = |error: Error| access.explain(&error);
+    match event.is_software() {
+        true => open_alone(event, Target::Myself).map_err(explained),
+        false => match provoked_count(event).map_err(explained)? {
+            0 => Err(Cause::new(SILENT)),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// How many hardware events the PMU counts at once: cycles and so many less one of instructions.
+pub fn counter_budget(access: &Access) -> Result<usize, Cause> {
+    let hardware = |name: &str, id: u32| {
+        let code = Code { kind: bindings::PERF_TYPE_HARDWARE, config: id.into(), ..Code::default() };
+        // User mode is enough for it and needs the least privilege.
+        Event::new(name, Modifiers { user: true, ..Modifiers::default() }, code)
+    };
+    let mut group = vec![hardware("cycles", bindings::PERF_COUNT_HW_CPU_CYCLES)];
+    if !fits(&group, Target::Myself).map_err(|error| access.explain(&error))? {
+        return Err(Cause::new("cycles never got a counter: others hold the PMU"));
+    }
+    while group.len() < 32 {
+        group.push(hardware("instructions", bindings::PERF_COUNT_HW_INSTRUCTIONS));
+        if !matches!(fits(&group, Target::Myself), Ok(true)) {
+            return Ok(group.len() - 1);
+        }
+    }
+    Ok(group.len())
+}
+
+/// What `event` counts while work is done that provokes every usual event.
+fn provoked_count(event: &Event) -> Result<u64, Error> {
+    let counters = Counters::open(std::slice::from_ref(event), Target::Myself, DISABLED)?;
+    counters.enable()?;
+    exercise();
+    provoke();
+    Ok(counters.read()?.iter().map(|reading| reading.count).sum())
 }
 
 /// A few microseconds of plain work.

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -79,8 +79,6 @@ pub enum Report {
         small: Batch,
         /// 4 N operations.
         large: Batch,
-        /// Whether every counter was read with the counter instruction.
-        user_space_reads: bool,
     },
     /// Of [`Job::Latency`].
     Latency {
@@ -153,12 +151,12 @@ impl Started {
         Ok(Started { child, report: report.into() })
     }
 
-    /// The process.
-    pub fn child(&self) -> &Child {
-        &self.child
+    /// Polls readable when the report begins, or when the process has ended without one.
+    pub fn readable(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
     }
 
-    /// Hears its report and reaps it. It blocks until the process has ended.
+    /// Hears its report and reaps it.
     pub fn hear(self) -> Result<Report, Error> {
         let mut text = String::new();
         let read = File::from(self.report).read_to_string(&mut text);
@@ -201,8 +199,7 @@ fn perform(request: &Request) -> Result<Report, String> {
             let first = measure(&mut work, first * iterations, &counters)?;
             let second = measure(&mut work, second * iterations, &counters)?;
             let (small, large) = if large_first { (second, first) } else { (first, second) };
-            let user_space_reads = !counters.is_empty() && counters.iter().all(SelfCounters::reads_in_user_space);
-            Ok(Report::Pair { empty, small, large, user_space_reads })
+            Ok(Report::Pair { empty, small, large })
         }
         Job::Latency { iterations } => time_each(&mut work, iterations),
     }

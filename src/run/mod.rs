@@ -230,7 +230,7 @@ pub fn drive(
     let mut tally = Tally::default();
     for _ in 0..warmup {
         for workload in workloads.iter_mut() {
-            let turn = Turn { workload: 0, order: Default::default(), only: false };
+            let turn = Turn { workload: 0, order: Default::default(), coin: false, only: false };
             if let Outcome::Interrupted(signal) = workload.observe(&turn, interrupt, &mut |_| Ok(()))? {
                 tally.interrupted = Some(signal);
                 return Ok(tally);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 use rand::seq::SliceRandom;
 use rand_pcg::Pcg64Mcg;
 
@@ -24,6 +24,8 @@ pub struct Turn {
     pub workload: usize,
     /// Its place in the run.
     pub order: Order,
+    /// A coin for whatever the workload has to draw.
+    pub coin: bool,
     /// Whether this is the only round, so that nothing can be rotated over rounds.
     pub only: bool,
 }
@@ -59,7 +61,7 @@ impl Schedule {
             return None;
         }
         let workload = self.round[self.order.position as usize];
-        let turn = Turn { workload, order: self.order, only: self.limits.rounds == 1 };
+        let turn = Turn { workload, order: self.order, coin: self.random.random(), only: self.limits.rounds == 1 };
         self.order.sequence += 1;
         self.order.position += 1;
         Some(turn)

@@ -47,6 +47,20 @@ pub fn monotonic_by_syscall() -> io::Result<TimeSpec> {
     }
 }
 
+/// The smallest step that [`monotonic_ns`] was seen to make, in nanoseconds.
+pub fn step_ns() -> u64 {
+    let mut last_ns = monotonic_ns();
+    let mut least_ns = u64::MAX;
+    for _ in 0..1000 {
+        let now_ns = monotonic_ns();
+        if now_ns > last_ns {
+            least_ns = least_ns.min(now_ns - last_ns);
+        }
+        last_ns = now_ns;
+    }
+    least_ns
+}
+
 /// Nanoseconds that one [`monotonic_ns`] costs: the median of 101 batches of 64 readings.
 pub fn cost_ns() -> f64 {
     const BATCHES: usize = 101;

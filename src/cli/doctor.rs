@@ -1,0 +1,100 @@
+//! `poise doctor`: what can be measured here and what cannot, with cause and cure. Changes nothing.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+
+use crate::doctor::{self, Finding, PmuFindings, Status};
+use crate::machine::facts::Roots;
+use crate::perf::catalog::Catalog;
+use crate::perf::selfread::SelfCounters;
+use crate::perf::{Access, plan};
+use crate::sample::Cause;
+
+/// Tell what can be measured on this machine and what cannot, and what would mend it
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// One JSON object a finding.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The events that people ask for first.
+const USUAL: [&str; 14] = [
+    "cycles",
+    "instructions",
+    "branches",
+    "branch-misses",
+    "cache-references",
+    "cache-misses",
+    "L1-dcache-load-misses",
+    "dTLB-load-misses",
+    "task-clock",
+    "page-faults",
+    "minor-faults",
+    "major-faults",
+    "context-switches",
+    "cpu-migrations",
+];
+
+pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
+    let findings = doctor::examine(&Roots::default(), &pmu_findings());
+    let text: String = match arguments.json {
+        true => findings.iter().map(json).collect(),
+        false => findings.iter().map(line).collect(),
+    };
+    super::print(&text)?;
+    Ok(0)
+}
+
+/// Tries the usual events, the number of counters, and reading them without a system call.
+fn pmu_findings() -> PmuFindings {
+    let access = Access::look("/proc".as_ref(), "/sys".as_ref());
+    let catalog = Catalog::default();
+    let try_one = |name: &str| match catalog.parse(name) {
+        Ok(groups) => groups.iter().flat_map(|group| &group.events).try_for_each(|event| plan::try_out(event, &access)),
+        Err(error) => Err(Cause::new(error.to_string())),
+    };
+    let rdpmc = || -> Result<(), Cause> {
+        let groups = catalog.parse("instructions:u").map_err(|error| Cause::new(error.to_string()))?;
+        let events: Vec<_> = groups.into_iter().flat_map(|group| group.events).collect();
+        match SelfCounters::open(&events, false).map_err(|error| access.explain(&error))?.reads_in_user_space() {
+            true => Ok(()),
+            false => Err(Cause::new("the kernel does not allow it for this event")),
+        }
+    };
+    PmuFindings {
+        events: USUAL.iter().map(|name| ((*name).to_owned(), try_one(name))).collect(),
+        counters: Some(plan::counter_budget(&access)),
+        rdpmc: Some(rdpmc()),
+    }
+}
+
+fn json(finding: &Finding) -> String {
+    let object = serde_json::json!({
+        "topic": finding.topic,
+        "status": finding.status.word(),
+        "what": finding.what,
+        "cause": finding.cause,
+        "cure": finding.cure,
+    });
+    format!("{object}\n")
+}
+
+fn line(finding: &Finding) -> String {
+    let colour = match finding.status {
+        Status::Good => AnsiColor::Green,
+        Status::Limited => AnsiColor::Yellow,
+        Status::Missing => AnsiColor::Red,
+        Status::Note => AnsiColor::Blue,
+    };
+    let style = Style::new().fg_color(Some(colour.into()));
+    let mut text = format!("{style}{:<8}{style:#} {:<14} {}\n", finding.status.word(), finding.topic, finding.what);
+    for (label, note) in [("because", &finding.cause), ("mend", &finding.cure)] {
+        if let Some(note) = note {
+            let _ = writeln!(text, "{:24}{label}: {note}", "");
+        }
+    }
+    text
+}
