@@ -206,7 +206,9 @@ impl Work {
                 Ok(())
             }),
             Work::OpenClose(path) => drive(count, step, || {
-                Ok(unistd::close(open_existing(path, OFlag::O_RDONLY)?)?)
+                // A FIFO without a writer is opened too, instead of waited for.
+                let file = open_existing(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+                Ok(unistd::close(file)?)
             }),
             Work::Stat(path) => drive(count, step, || {
                 black_box(stat(path.as_c_str())?);
@@ -463,19 +465,27 @@ fn open_existing(path: &CStr, access: OFlag) -> io::Result<OwnedFd> {
 
 /// A new file in `directory` that has no name, so that nothing can leave it behind.
 fn unnamed_file(directory: &Path) -> io::Result<OwnedFd> {
-    let access = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    match open(directory, access | OFlag::O_TMPFILE, mode) {
-        // A file system that cannot: a name, for a moment.
-        Err(Errno::EOPNOTSUPP | Errno::EISDIR) => {
-            let path = directory.join(format!("poise-{}", std::process::id()));
-            let file = open(&path, access | OFlag::O_CREAT | OFlag::O_EXCL, mode)?;
-            unistd::unlink(&path)?;
-            Ok(file)
-        }
+    match open(directory, FILE_ACCESS | OFlag::O_TMPFILE, FILE_MODE) {
+        // Not every file system can.
+        Err(Errno::EOPNOTSUPP | Errno::EISDIR) => unlinked_file(directory),
         result => Ok(result?),
     }
 }
+
+/// The same with a name for a moment.
+fn unlinked_file(directory: &Path) -> io::Result<OwnedFd> {
+    let path = directory.join(format!("poise-{}", std::process::id()));
+    let file = open(
+        &path,
+        FILE_ACCESS | OFlag::O_CREAT | OFlag::O_EXCL,
+        FILE_MODE,
+    )?;
+    unistd::unlink(&path)?;
+    Ok(file)
+}
+
+const FILE_ACCESS: OFlag = OFlag::O_RDWR.union(OFlag::O_CLOEXEC);
+const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 fn path(text: &str) -> io::Result<CString> {
     Ok(CString::new(text)?)
@@ -722,5 +732,8 @@ mod tests {
             );
         }
         assert_eq!(kill(partner.unwrap(), None), Err(Errno::ESRCH));
+        let file = unlinked_file(scratch.path()).unwrap();
+        assert_eq!(unistd::write(&file, b"x"), Ok(1));
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
     }
 }
