@@ -270,7 +270,10 @@ impl fmt::Display for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Values::Number { least, most } => {
-                write!(f, "a number from {least} to {most} (4096, 4K, 1MiB)")
+                write!(
+                    f,
+                    "a number from {least} to {most} (K, M, G are powers of 1024)"
+                )
             }
             Values::Word(words) => write!(f, "one of {}", words.join(", ")),
             Values::Path => f.write_str("an absolute path"),
@@ -763,7 +766,7 @@ mod tests {
         );
         let size = |value| {
             format!(
-                "`size={value}` in `write`: `size` is a number from 1 to 67108864 (4096, 4K, 1MiB)"
+                "`size={value}` in `write`: `size` is a number from 1 to 67108864 (K, M, G are powers of 1024)"
             )
         };
         for value in [

@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, open, splice};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::stat::{Mode, stat};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{self, Whence, getppid, lseek, pipe2};
 use procfs::Current;
 
@@ -198,7 +197,8 @@ impl Work {
                 Ok(())
             }),
             Work::ClockByVdso => drive(count, step, || {
-                black_box(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+                // The call stays though nobody looks at what it gave.
+                let _ = monotonic_ns();
                 Ok(())
             }),
             Work::ClockBySyscall => drive(count, step, || {
@@ -206,7 +206,9 @@ impl Work {
                 Ok(())
             }),
             Work::OpenClose(path) => drive(count, step, || {
-                Ok(unistd::close(open_existing(path, OFlag::O_RDONLY)?)?)
+                // A FIFO without a writer is opened too, instead of waited for.
+                let file = open_existing(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+                Ok(unistd::close(file)?)
             }),
             Work::Stat(path) => drive(count, step, || {
                 black_box(stat(path.as_c_str())?);
@@ -463,25 +465,34 @@ fn open_existing(path: &CStr, access: OFlag) -> io::Result<OwnedFd> {
 
 /// A new file in `directory` that has no name, so that nothing can leave it behind.
 fn unnamed_file(directory: &Path) -> io::Result<OwnedFd> {
-    let access = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    match open(directory, access | OFlag::O_TMPFILE, mode) {
-        // A file system that cannot: a name, for a moment.
-        Err(Errno::EOPNOTSUPP | Errno::EISDIR) => {
-            let path = directory.join(format!("poise-{}", std::process::id()));
-            let file = open(&path, access | OFlag::O_CREAT | OFlag::O_EXCL, mode)?;
-            unistd::unlink(&path)?;
-            Ok(file)
-        }
+    match open(directory, FILE_ACCESS | OFlag::O_TMPFILE, FILE_MODE) {
+        // Not every file system can.
+        Err(Errno::EOPNOTSUPP | Errno::EISDIR) => unlinked_file(directory),
         result => Ok(result?),
     }
 }
+
+/// The same with a name for a moment.
+fn unlinked_file(directory: &Path) -> io::Result<OwnedFd> {
+    let path = directory.join(format!("poise-{}", std::process::id()));
+    let file = open(
+        &path,
+        FILE_ACCESS | OFlag::O_CREAT | OFlag::O_EXCL,
+        FILE_MODE,
+    )?;
+    unistd::unlink(&path)?;
+    Ok(file)
+}
+
+const FILE_ACCESS: OFlag = OFlag::O_RDWR.union(OFlag::O_CLOEXEC);
+const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 fn path(text: &str) -> io::Result<CString> {
     Ok(CString::new(text)?)
 }
 
 #[cfg(test)]
+#[allow(clippy::print_stderr, reason = "a test says what it could not run")]
 mod tests {
     use super::super::{catalog, parse};
     use super::*;
@@ -705,11 +716,15 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let mut partner = None;
         for spec in all_specs() {
-            if let Ok(prepared) = spec.prepare(scratch.path()) {
-                if let Work::Pipe(echo) = &prepared.work {
-                    partner = Some(echo.partner());
-                }
+            let prepared = spec.prepare(scratch.path());
+            if let Ok(Prepared {
+                work: Work::Pipe(echo),
+                ..
+            }) = &prepared
+            {
+                partner = Some(echo.partner());
             }
+            drop(prepared);
             assert_eq!(
                 std::fs::read_dir(scratch.path()).unwrap().count(),
                 0,
@@ -717,5 +732,8 @@ mod tests {
             );
         }
         assert_eq!(kill(partner.unwrap(), None), Err(Errno::ESRCH));
+        let file = unlinked_file(scratch.path()).unwrap();
+        assert_eq!(unistd::write(&file, b"x"), Ok(1));
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
     }
 }
