@@ -72,9 +72,18 @@ impl Figure {
     pub fn map(self, f: impl FnOnce(f64) -> f64) -> Figure {
         match self {
             Figure::Exact(value) => Figure::Exact(f(value)),
-            Figure::Scaled { value, running } => Figure::Scaled { value: f(value), running },
-            Figure::Partial { value, part } => Figure::Partial { value: f(value), part },
-            Figure::Sampled { value, period_sec } => Figure::Sampled { value: f(value), period_sec },
+            Figure::Scaled { value, running } => Figure::Scaled {
+                value: f(value),
+                running,
+            },
+            Figure::Partial { value, part } => Figure::Partial {
+                value: f(value),
+                part,
+            },
+            Figure::Sampled { value, period_sec } => Figure::Sampled {
+                value: f(value),
+                period_sec,
+            },
             Figure::Absent { why } => Figure::Absent { why },
         }
     }
@@ -89,9 +98,14 @@ impl Figure {
         match (self, other) {
             (Absent { why }, _) | (_, Absent { why }) => Absent { why },
             (Partial { part, .. }, _) | (_, Partial { part, .. }) => Partial { value, part },
-            (Scaled { running: a, .. }, Scaled { running: b, .. }) => Scaled { value, running: a.min(b) },
+            (Scaled { running: a, .. }, Scaled { running: b, .. }) => Scaled {
+                value,
+                running: a.min(b),
+            },
             (Scaled { running, .. }, _) | (_, Scaled { running, .. }) => Scaled { value, running },
-            (Sampled { period_sec, .. }, _) | (_, Sampled { period_sec, .. }) => Sampled { value, period_sec },
+            (Sampled { period_sec, .. }, _) | (_, Sampled { period_sec, .. }) => {
+                Sampled { value, period_sec }
+            }
             (Exact(_), Exact(_)) => Exact(value),
         }
     }
@@ -118,12 +132,18 @@ pub struct Cause {
 impl Cause {
     /// A cause that nothing on this machine mends.
     pub fn new(why: impl Into<String>) -> Cause {
-        Cause { why: why.into(), cure: None }
+        Cause {
+            why: why.into(),
+            cure: None,
+        }
     }
 
     /// The same cause with the step that mends it.
     pub fn cure(self, cure: impl Into<String>) -> Cause {
-        Cause { cure: Some(cure.into()), ..self }
+        Cause {
+            cure: Some(cure.into()),
+            ..self
+        }
     }
 }
 
@@ -160,7 +180,10 @@ pub struct Value {
 impl Value {
     /// A value of a unit whose spelling stands in this program.
     pub fn new(unit: &str, figure: Figure) -> Value {
-        Value { unit: Unit::named(unit), figure }
+        Value {
+            unit: Unit::named(unit),
+            figure,
+        }
     }
 }
 
@@ -176,7 +199,14 @@ impl Name {
     /// which separates parameters: what comes out can stand in a line of the Go benchmark format.
     pub fn new(base: &str) -> Name {
         let clean = clean_word(base);
-        Name { base: if clean.is_empty() { "_".to_owned() } else { clean }, parameters: Vec::new() }
+        Name {
+            base: if clean.is_empty() {
+                "_".to_owned()
+            } else {
+                clean
+            },
+            parameters: Vec::new(),
+        }
     }
 
     /// The same name with one more parameter; key and value are cleaned as the base is, and a
@@ -211,7 +241,15 @@ impl Name {
 }
 
 fn clean_word(text: &str) -> String {
-    text.chars().map(|c| if c.is_whitespace() || c.is_control() || c == '/' { '_' } else { c }).collect()
+    text.chars()
+        .map(|c| {
+            if c.is_whitespace() || c.is_control() || c == '/' {
+                '_'
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 impl fmt::Display for Name {
@@ -264,7 +302,10 @@ pub struct Sample {
 impl Sample {
     /// The figure of `unit`, when this sample has that unit.
     pub fn figure(&self, unit: &str) -> Option<&Figure> {
-        self.values.iter().find(|v| v.unit.as_str() == unit).map(|v| &v.figure)
+        self.values
+            .iter()
+            .find(|v| v.unit.as_str() == unit)
+            .map(|v| &v.figure)
     }
 }
 
@@ -360,7 +401,9 @@ mod tests {
 
     #[test]
     fn names_can_stand_in_a_go_benchmark_line() {
-        let name = Name::new("gcc -c a/b.c").with("size", 512).with("to", "/dev/null");
+        let name = Name::new("gcc -c a/b.c")
+            .with("size", 512)
+            .with("to", "/dev/null");
         assert_eq!(name.to_string(), "gcc_-c_a_b.c/size=512/to=_dev_null");
         assert_eq!(Name::new("").to_string(), "_");
     }
@@ -370,7 +413,10 @@ mod tests {
         for full in ["Write/size=512/to=pipe", "Spin", "Sub/test/k=v"] {
             assert_eq!(Name::parse(full).to_string(), full);
         }
-        assert_eq!(Name::parse("Write/size=512").parameters(), [("size".to_owned(), "512".to_owned())]);
+        assert_eq!(
+            Name::parse("Write/size=512").parameters(),
+            [("size".to_owned(), "512".to_owned())]
+        );
     }
 
     #[test]
@@ -385,7 +431,8 @@ mod tests {
     fn the_weaker_label_wins() {
         let scaled = |value, running| Figure::Scaled { value, running };
         let absent = || Figure::absent("no PMU");
-        let check = |a: Figure, b: Figure, want: Figure| assert_eq!(a.weaker(b, |a, b| a - b), want);
+        let check =
+            |a: Figure, b: Figure, want: Figure| assert_eq!(a.weaker(b, |a, b| a - b), want);
         check(Figure::Exact(5.0), Figure::Exact(3.0), Figure::Exact(2.0));
         check(Figure::Exact(5.0), scaled(3.0, 0.5), scaled(2.0, 0.5));
         check(scaled(5.0, 0.25), scaled(3.0, 0.5), scaled(2.0, 0.25));

@@ -59,7 +59,13 @@ impl Unit {
 
     /// A unit whose spelling stands in this program; what cannot stand in a unit becomes `_`.
     pub fn named(spelling: &str) -> Unit {
-        let clean = |c: char| if c.is_whitespace() || c.is_control() { '_' } else { c };
+        let clean = |c: char| {
+            if c.is_whitespace() || c.is_control() {
+                '_'
+            } else {
+                c
+            }
+        };
         Unit(spelling.chars().map(clean).collect())
     }
 
@@ -94,7 +100,9 @@ impl Unit {
             return Dimension::Ratio;
         }
         // The last slash: names of events such as `power/energy-pkg/` have slashes of their own.
-        let numerator = stem.rsplit_once('/').map_or(stem, |(numerator, _)| numerator);
+        let numerator = stem
+            .rsplit_once('/')
+            .map_or(stem, |(numerator, _)| numerator);
         match numerator.rsplit('-').next().unwrap_or(numerator) {
             "sec" => Dimension::Seconds,
             "B" | "bytes" => Dimension::Bytes,
@@ -168,7 +176,12 @@ impl Scale {
             x if x >= 0.9995 => 3,
             x => (3.0 - x.log10().floor()).min(9.0) as usize,
         };
-        let space = if self.suffix.is_empty() || self.suffix.len() == 1 && "TGMk".contains(self.suffix) { "" } else { " " };
+        let space =
+            if self.suffix.is_empty() || self.suffix.len() == 1 && "TGMk".contains(self.suffix) {
+                ""
+            } else {
+                " "
+            };
         format!("{scaled:.digits$}{space}{}", self.suffix)
     }
 }
@@ -226,7 +239,9 @@ mod tests {
 
     #[test]
     fn figures_are_written_for_people() {
-        let check = |name, figure, want: &str| assert_eq!(human(&unit(name), figure), want, "{name} {figure}");
+        let check = |name, figure, want: &str| {
+            assert_eq!(human(&unit(name), figure), want, "{name} {figure}")
+        };
         check("sec/op", 2.06e-7, "206.0 ns");
         check("sec/op", 1.5e-3, "1.500 ms");
         check("sec/op", 12.0, "12.00 s");

@@ -31,8 +31,10 @@ const DEFAULT_EVENTS: &str = "page-faults,context-switches,cycles,instructions,b
 
 /// Measure built-in loops of system calls and memory accesses
 #[derive(Debug, Args)]
-#[command(after_help = "Every sample is a fresh process that runs a small and a large batch; its figures are the \
-slope between them, which is free of what starting and reading clocks and counters cost.")]
+#[command(
+    after_help = "Every sample is a fresh process that runs a small and a large batch; its figures are the \
+slope between them, which is free of what starting and reading clocks and counters cost."
+)]
 pub(super) struct Arguments {
     /// Loops with their parameters, such as write, write/size=4096/to=pipe or write/size=512,4096.
     #[arg(value_name = "LOOP")]
@@ -89,7 +91,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     if arguments.loops.is_empty() {
         return Err(Usage {
             message: "there is no loop to measure".to_owned(),
-            hint: Some("name one, such as poise bench write; poise bench --list shows them all".to_owned()),
+            hint: Some(
+                "name one, such as poise bench write; poise bench --list shows them all".to_owned(),
+            ),
         }
         .into());
     }
@@ -104,7 +108,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let mut latencies = Vec::new();
     let mut workloads: Vec<Box<dyn Workload + '_>> = Vec::new();
     for spec in specs {
-        let into = arguments.latency.then(|| Rc::new(RefCell::new(batch::new_histogram())));
+        let into = arguments
+            .latency
+            .then(|| Rc::new(RefCell::new(batch::new_histogram())));
         latencies.extend(into.clone().map(|histogram| (spec.name(), histogram)));
         match Looped::calibrate(spec, &plan, tick_sec, into, &interrupt)? {
             Ok(looped) => workloads.push(Box::new(looped)),
@@ -112,28 +118,65 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         }
     }
     let seed = options::seed(arguments.seed);
-    let limits = Limits { rounds: arguments.runs, time: arguments.time };
+    let limits = Limits {
+        rounds: arguments.runs,
+        time: arguments.time,
+    };
     let mut schedule = Schedule::new(seed, workloads.len(), limits);
     let mut recorder = Recorder::open(&arguments.output)?;
-    recorder.begin(seed, Vec::new()).map_err(run::Error::Output)?;
-    let shown = if arguments.latency { "p50-sec" } else { "sec/op" };
-    recorder.show_progress(&arguments.output, arguments.time.is_none().then_some(arguments.runs), Unit::named(shown));
-    let driven = run::drive(&mut schedule, 0, &mut workloads, &interrupt, &mut |record| recorder.take(record));
-    let stream = recorder.finish(driven.as_ref().ok()).map_err(run::Error::Output)?;
+    recorder
+        .begin(seed, Vec::new())
+        .map_err(run::Error::Output)?;
+    let shown = if arguments.latency {
+        "p50-sec"
+    } else {
+        "sec/op"
+    };
+    recorder.show_progress(
+        &arguments.output,
+        arguments.time.is_none().then_some(arguments.runs),
+        Unit::named(shown),
+    );
+    let driven = run::drive(
+        &mut schedule,
+        0,
+        &mut workloads,
+        &interrupt,
+        &mut |record| recorder.take(record),
+    );
+    let stream = recorder
+        .finish(driven.as_ref().ok())
+        .map_err(run::Error::Output)?;
 
     let to_stdout = arguments.output.records_to_stdout();
     if !arguments.output.quiet && (!to_stdout || arguments.output.table) {
-        let mut text = text::stream(&stream, text::Style { width: super::columns() });
+        let mut text = text::stream(
+            &stream,
+            text::Style {
+                width: super::columns(),
+            },
+        );
         for (name, histogram) in &latencies {
             text.push_str(&latency::drawn(&name.to_string(), &histogram.borrow()));
         }
-        if to_stdout { super::print_aside(&text)? } else { super::print(&text)? }
+        if to_stdout {
+            super::print_aside(&text)?
+        } else {
+            super::print(&text)?
+        }
     }
     if let Some(path) = &arguments.hdr_log {
-        let histograms = latencies.iter().map(|(name, histogram)| (name.to_string(), histogram.borrow()));
+        let histograms = latencies
+            .iter()
+            .map(|(name, histogram)| (name.to_string(), histogram.borrow()));
         let histograms: Vec<_> = histograms.collect();
-        write_hdr_log(path, histograms.iter().map(|(name, histogram)| (name.as_str(), &**histogram)))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write_hdr_log(
+            path,
+            histograms
+                .iter()
+                .map(|(name, histogram)| (name.as_str(), &**histogram)),
+        )
+        .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(stat::code(&driven?))
 }
@@ -142,9 +185,15 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
 fn list() -> String {
     let mut text = String::new();
     for info in loops::catalog() {
-        text.push_str(&format!("{:<14} {} (one operation: {})\n", info.name, info.about, info.operation));
+        text.push_str(&format!(
+            "{:<14} {} (one operation: {})\n",
+            info.name, info.about, info.operation
+        ));
         for parameter in info.parameters {
-            text.push_str(&format!("    {}={}  {}: {}\n", parameter.key, parameter.default, parameter.about, parameter.values));
+            text.push_str(&format!(
+                "    {}={}  {}: {}\n",
+                parameter.key, parameter.default, parameter.about, parameter.values
+            ));
         }
     }
     text
@@ -158,10 +207,13 @@ fn write_hdr_log<'h>(
     let mut file = File::create(path)?;
     let mut serializer = V2DeflateSerializer::new();
     let mut builder = IntervalLogWriterBuilder::new();
-    let mut log = builder.with_start_time(SystemTime::now()).begin_log_with(&mut file, &mut serializer)?;
+    let mut log = builder
+        .with_start_time(SystemTime::now())
+        .begin_log_with(&mut file, &mut serializer)?;
     for (name, histogram) in histograms {
         let failed = |error| anyhow::anyhow!("{error:?}");
-        log.write_histogram(histogram, Duration::ZERO, Duration::ZERO, Tag::new(name)).map_err(failed)?;
+        log.write_histogram(histogram, Duration::ZERO, Duration::ZERO, Tag::new(name))
+            .map_err(failed)?;
     }
     Ok(())
 }

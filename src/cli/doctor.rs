@@ -53,19 +53,30 @@ fn pmu_findings() -> PmuFindings {
     let access = Access::look("/proc".as_ref(), "/sys".as_ref());
     let catalog = Catalog::default();
     let try_one = |name: &str| match catalog.parse(name) {
-        Ok(groups) => groups.iter().flat_map(|group| &group.events).try_for_each(|event| plan::try_out(event, &access)),
+        Ok(groups) => groups
+            .iter()
+            .flat_map(|group| &group.events)
+            .try_for_each(|event| plan::try_out(event, &access)),
         Err(error) => Err(Cause::new(error.to_string())),
     };
     let rdpmc = || -> Result<(), Cause> {
-        let groups = catalog.parse("instructions:u").map_err(|error| Cause::new(error.to_string()))?;
+        let groups = catalog
+            .parse("instructions:u")
+            .map_err(|error| Cause::new(error.to_string()))?;
         let events: Vec<_> = groups.into_iter().flat_map(|group| group.events).collect();
-        match SelfCounters::open(&events, false).map_err(|error| access.explain(&error))?.reads_in_user_space() {
+        match SelfCounters::open(&events, false)
+            .map_err(|error| access.explain(&error))?
+            .reads_in_user_space()
+        {
             true => Ok(()),
             false => Err(Cause::new("the kernel does not allow it for this event")),
         }
     };
     PmuFindings {
-        events: USUAL.iter().map(|name| ((*name).to_owned(), try_one(name))).collect(),
+        events: USUAL
+            .iter()
+            .map(|name| ((*name).to_owned(), try_one(name)))
+            .collect(),
         counters: Some(plan::counter_budget(&access)),
         rdpmc: Some(rdpmc()),
     }
@@ -90,7 +101,12 @@ fn line(finding: &Finding) -> String {
         Status::Note => AnsiColor::Blue,
     };
     let style = Style::new().fg_color(Some(colour.into()));
-    let mut text = format!("{style}{:<8}{style:#} {:<14} {}\n", finding.status.word(), finding.topic, finding.what);
+    let mut text = format!(
+        "{style}{:<8}{style:#} {:<14} {}\n",
+        finding.status.word(),
+        finding.topic,
+        finding.what
+    );
     for (label, note) in [("because", &finding.cause), ("mend", &finding.cure)] {
         if let Some(note) = note {
             let _ = writeln!(text, "{:24}{label}: {note}", "");

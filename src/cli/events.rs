@@ -25,9 +25,16 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let catalog = Catalog::default();
     let access = Access::look("/proc".as_ref(), "/sys".as_ref());
     let listing = catalog.list(arguments.pattern.as_deref());
-    let tried: Vec<Tried<'_>> = listing.events.iter().map(|listed| Tried::new(listed, &catalog, &access)).collect();
+    let tried: Vec<Tried<'_>> = listing
+        .events
+        .iter()
+        .map(|listed| Tried::new(listed, &catalog, &access))
+        .collect();
     if tried.is_empty() && arguments.pattern.is_some() {
-        anyhow::bail!("no event matches `{}`", arguments.pattern.as_deref().unwrap_or_default());
+        anyhow::bail!(
+            "no event matches `{}`",
+            arguments.pattern.as_deref().unwrap_or_default()
+        );
     }
     let text = match arguments.json {
         true => tried.iter().map(Tried::json).collect::<String>(),
@@ -47,13 +54,22 @@ struct Tried<'l> {
 impl<'l> Tried<'l> {
     fn new(listed: &'l Listed, catalog: &Catalog, access: &Access) -> Tried<'l> {
         if !listed.parameters.is_empty() {
-            return Tried { listed, result: None };
+            return Tried {
+                listed,
+                result: None,
+            };
         }
         let result = match catalog.parse(&listed.name) {
-            Ok(groups) => groups.iter().flat_map(|group| &group.events).try_for_each(|event| plan::try_out(event, access)),
+            Ok(groups) => groups
+                .iter()
+                .flat_map(|group| &group.events)
+                .try_for_each(|event| plan::try_out(event, access)),
             Err(error) => Err(Cause::new(error.to_string())),
         };
-        Tried { listed, result: Some(result) }
+        Tried {
+            listed,
+            result: Some(result),
+        }
     }
 
     fn json(&self) -> String {
@@ -82,7 +98,9 @@ fn table(tried: &[Tried<'_>], listing: &Listing, by_pattern: bool) -> String {
         match &event.result {
             Some(Err(cause)) => absent.entry(cause).or_default().push(&event.listed.name),
             Some(Ok(())) | None => {
-                let names = [&event.listed.name].into_iter().chain(&event.listed.aliases);
+                let names = [&event.listed.name]
+                    .into_iter()
+                    .chain(&event.listed.aliases);
                 let names = names.map(String::as_str).collect::<Vec<_>>().join(" OR ");
                 let needs = match event.listed.parameters[..] {
                     [] => String::new(),
@@ -98,7 +116,10 @@ fn table(tried: &[Tried<'_>], listing: &Listing, by_pattern: bool) -> String {
     match &listing.tracepoints {
         _ if by_pattern => {}
         Ok(count) => {
-            let _ = writeln!(text, "\nand {count} tracepoints: poise events 'sched:*' lists those of a subsystem");
+            let _ = writeln!(
+                text,
+                "\nand {count} tracepoints: poise events 'sched:*' lists those of a subsystem"
+            );
         }
         Err(error) => {
             let _ = writeln!(text, "\nno tracepoints: {}", error.cause());

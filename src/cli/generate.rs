@@ -20,7 +20,10 @@ pub(super) struct Man {
     directory: PathBuf,
 }
 
-pub(super) fn completions(arguments: &Completions, mut command: clap::Command) -> anyhow::Result<u8> {
+pub(super) fn completions(
+    arguments: &Completions,
+    mut command: clap::Command,
+) -> anyhow::Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, "poise", &mut script);
     super::print(&String::from_utf8_lossy(&script))?;
@@ -28,7 +31,11 @@ pub(super) fn completions(arguments: &Completions, mut command: clap::Command) -
 }
 
 pub(super) fn man(arguments: &Man, command: clap::Command) -> anyhow::Result<u8> {
-    clap_mangen::generate_to(command, &arguments.directory)
-        .with_context(|| format!("cannot write manual pages to {}", arguments.directory.display()))?;
+    clap_mangen::generate_to(command, &arguments.directory).with_context(|| {
+        format!(
+            "cannot write manual pages to {}",
+            arguments.directory.display()
+        )
+    })?;
     Ok(0)
 }

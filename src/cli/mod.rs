@@ -34,7 +34,12 @@ mod exit {
 
 /// Counts what programs cost on Linux and says how far to trust every number.
 #[derive(Debug, Parser)]
-#[command(name = "poise", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "poise",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -92,14 +97,20 @@ struct Usage {
 
 impl Usage {
     fn new(message: impl Into<String>) -> Usage {
-        Usage { message: message.into(), hint: None }
+        Usage {
+            message: message.into(),
+            hint: None,
+        }
     }
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
     use nix::errno::Errno;
     match error.downcast_ref::<run::Error>() {
-        Some(run::Error::Exec { errno: Errno::ENOENT, .. }) => return exit::NOT_FOUND,
+        Some(run::Error::Exec {
+            errno: Errno::ENOENT,
+            ..
+        }) => return exit::NOT_FOUND,
         Some(run::Error::Exec { .. }) => return exit::NOT_EXECUTABLE,
         Some(run::Error::Count(_)) => return exit::REFUSED,
         _ => {}
@@ -115,7 +126,10 @@ fn complain(error: &anyhow::Error) {
     // Standard error may be closed or full; there is nobody left to tell then.
     let mut stderr = anstream::stderr().lock();
     let _ = writeln!(stderr, "poise: {red}error{red:#}: {error:#}");
-    let hint = match (error.downcast_ref::<run::Error>(), error.downcast_ref::<Usage>()) {
+    let hint = match (
+        error.downcast_ref::<run::Error>(),
+        error.downcast_ref::<Usage>(),
+    ) {
         (Some(error), _) => error.hint().map(str::to_owned),
         (_, Some(usage)) => usage.hint.clone(),
         _ => None,
@@ -133,7 +147,10 @@ fn remark(text: &str) {
 /// Prints a result on standard output. A reader that went away early is no error.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = anstream::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(anyhow::Error::new(error).context("cannot write to standard output"))
         }
@@ -143,12 +160,21 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// Prints a result on standard error, where standard output belongs to somebody else.
 fn print_aside(text: &str) -> anyhow::Result<()> {
-    anstream::stderr().lock().write_all(text.as_bytes()).context("cannot write to standard error")
+    anstream::stderr()
+        .lock()
+        .write_all(text.as_bytes())
+        .context("cannot write to standard error")
 }
 
 /// Columns of the terminal, or a usual number where there is none.
 fn columns() -> usize {
-    let by_user = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let by_terminal = || console::Term::stdout().size_checked().map(|(_, columns)| columns.into());
+    let by_user = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|columns| columns.parse().ok());
+    let by_terminal = || {
+        console::Term::stdout()
+            .size_checked()
+            .map(|(_, columns)| columns.into())
+    };
     by_user.or_else(by_terminal).unwrap_or(120)
 }

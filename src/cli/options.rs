@@ -17,7 +17,12 @@ use crate::sys::perf_event::Target;
 #[command(next_help_heading = "Counting")]
 pub(super) struct EventOptions {
     /// Events to count, as `perf list` spells them; may be given more than once.
-    #[arg(short, long = "event", value_name = "EVENTS", allow_hyphen_values = true)]
+    #[arg(
+        short,
+        long = "event",
+        value_name = "EVENTS",
+        allow_hyphen_values = true
+    )]
     pub(super) event: Vec<String>,
 }
 
@@ -29,7 +34,11 @@ impl EventOptions {
             false => self.event.join(","),
         };
         let wanted = Catalog::default().parse(&text)?;
-        Ok(Plan::make(&wanted, target, Access::look("/proc".as_ref(), "/sys".as_ref())))
+        Ok(Plan::make(
+            &wanted,
+            target,
+            Access::look("/proc".as_ref(), "/sys".as_ref()),
+        ))
     }
 }
 
@@ -38,7 +47,12 @@ impl EventOptions {
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputOptions {
     /// Write the records to FILE.
-    #[arg(short = 'o', long = "output-file", visible_alias = "log-file", value_name = "FILE")]
+    #[arg(
+        short = 'o',
+        long = "output-file",
+        visible_alias = "log-file",
+        value_name = "FILE"
+    )]
     pub(super) file: Option<PathBuf>,
 
     /// Append to FILE instead of overwriting it.
@@ -66,7 +80,9 @@ impl OutputOptions {
     /// The format of the records, when they are wanted at all.
     pub(super) fn record_format(&self) -> Option<Format> {
         let wanted = self.file.is_some().then_some(Format::Jsonl);
-        self.format.or(self.json.then_some(Format::Jsonl)).or(wanted)
+        self.format
+            .or(self.json.then_some(Format::Jsonl))
+            .or(wanted)
     }
 
     /// Whether records go to standard output.
@@ -79,7 +95,8 @@ impl OutputOptions {
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<u64>() {
         Ok(milliseconds) => Duration::from_millis(milliseconds),
-        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}; write 500ms, 2s or 1m"))?,
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; write 500ms, 2s or 1m"))?,
     };
     match parsed.is_zero() {
         true => Err("it must be longer than nothing".to_owned()),
@@ -89,7 +106,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// A list of CPUs such as `0,2-5`.
 pub(super) fn cpu_list(text: &str) -> Result<CpuList, String> {
-    CpuList::parse(text).filter(|cpus| !cpus.is_empty()).ok_or_else(|| "write CPUs as 0 or 0,2-5".to_owned())
+    CpuList::parse(text)
+        .filter(|cpus| !cpus.is_empty())
+        .ok_or_else(|| "write CPUs as 0 or 0,2-5".to_owned())
 }
 
 /// How often the kernel looks whether a program on `cpus`, or on ours, is in user or system mode;
@@ -98,12 +117,16 @@ pub(super) fn tick_sec(cpus: Option<&CpuList>) -> Option<f64> {
     let roots = Roots::default();
     let facts = Facts::new(&roots);
     let own = || facts.myself().map(|myself| myself.cpus).unwrap_or_default();
-    facts.accounting().period_sec(&cpus.cloned().unwrap_or_else(own))
+    facts
+        .accounting()
+        .period_sec(&cpus.cloned().unwrap_or_else(own))
 }
 
 /// A seed for all that is drawn: the user's, or the clock's.
 pub(super) fn seed(chosen: Option<u64>) -> u64 {
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let clock = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     // Below 2^53, so that every JSON reader keeps it whole.
     chosen.unwrap_or(clock.as_nanos() as u64 & ((1 << 53) - 1))
 }
@@ -114,7 +137,13 @@ mod tests {
 
     #[test]
     fn durations() {
-        let check = |text: &str, want_ms| assert_eq!(duration(text).unwrap(), Duration::from_millis(want_ms), "{text}");
+        let check = |text: &str, want_ms| {
+            assert_eq!(
+                duration(text).unwrap(),
+                Duration::from_millis(want_ms),
+                "{text}"
+            )
+        };
         check("250", 250);
         check("2s", 2000);
         check("1m", 60_000);

@@ -36,11 +36,21 @@ impl Recorder {
             None => None,
             Some(format) => Some(Writer::new(format, open_output(options)?)),
         };
-        Ok(Recorder { writer, described: HashSet::new(), progress: None, stream: Stream::default() })
+        Ok(Recorder {
+            writer,
+            described: HashSet::new(),
+            progress: None,
+            stream: Stream::default(),
+        })
     }
 
     /// Shows progress on a terminal: `rounds` if known, and the current estimate of `unit`.
-    pub(super) fn show_progress(&mut self, options: &OutputOptions, rounds: Option<u64>, unit: Unit) {
+    pub(super) fn show_progress(
+        &mut self,
+        options: &OutputOptions,
+        rounds: Option<u64>,
+        unit: Unit,
+    ) {
         if options.quiet || !io::stderr().is_terminal() {
             return;
         }
@@ -65,7 +75,9 @@ impl Recorder {
             tool: concat!("poise ", env!("CARGO_PKG_VERSION")).to_owned(),
             started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             seed,
-            command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+            command: std::env::args_os()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect(),
             machine: Facts::header(&Roots::default()),
             warnings,
         }))
@@ -78,7 +90,11 @@ impl Recorder {
                 for value in &sample.values {
                     if self.described.insert(value.unit.clone()) {
                         let (unit, better) = (value.unit.clone(), value.unit.better());
-                        writer.write(&Record::Unit(UnitMeta { unit, better, assume: Assume::Nothing }))?;
+                        writer.write(&Record::Unit(UnitMeta {
+                            unit,
+                            better,
+                            assume: Assume::Nothing,
+                        }))?;
                     }
                 }
             }
@@ -107,23 +123,39 @@ impl Recorder {
 
 impl Progress {
     fn advance(&self, stream: &Stream) {
-        self.bar.set_position(stream.benchmarks.iter().map(|benchmark| benchmark.samples.len() as u64).max().unwrap_or(0));
-        let Some(benchmark) = stream.benchmarks.last() else { return };
+        self.bar.set_position(
+            stream
+                .benchmarks
+                .iter()
+                .map(|benchmark| benchmark.samples.len() as u64)
+                .max()
+                .unwrap_or(0),
+        );
+        let Some(benchmark) = stream.benchmarks.last() else {
+            return;
+        };
         self.bar.set_prefix(benchmark.name.to_string());
         // A recent window: the whole series would cost more and more.
         let recent = benchmark.samples.len().saturating_sub(32);
-        let figures = benchmark.samples[recent..].iter().filter_map(|sample| sample.figure(self.unit.as_str())?.number());
+        let figures = benchmark.samples[recent..]
+            .iter()
+            .filter_map(|sample| sample.figure(self.unit.as_str())?.number());
         if let Some(median) = crate::stats::order::median(&figures.collect::<Vec<f64>>()) {
-            self.bar.set_message(format!("{} {}", human(&self.unit, median), self.unit));
+            self.bar
+                .set_message(format!("{} {}", human(&self.unit, median), self.unit));
         }
     }
 }
 
 fn open_output(options: &OutputOptions) -> anyhow::Result<Box<dyn Write>> {
-    let Some(path) = &options.file else { return Ok(Box::new(io::stdout())) };
+    let Some(path) = &options.file else {
+        return Ok(Box::new(io::stdout()));
+    };
     let opened = match options.append {
         true => OpenOptions::new().append(true).create(true).open(path),
         false => File::create(path),
     };
-    Ok(Box::new(opened.with_context(|| format!("cannot write {}", path.display()))?))
+    Ok(Box::new(opened.with_context(|| {
+        format!("cannot write {}", path.display())
+    })?))
 }

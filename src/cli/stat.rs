@@ -37,8 +37,10 @@ const DETAILS: [&str; 2] = [
 
 /// Count events around a command, or in what runs already
 #[derive(Debug, Args)]
-#[command(after_help = "The exit code is the command's own; 128 + n when signal n ended it, \
-126 or 127 when it could not be executed, 124 after --timeout, 5 when counting is not permitted.")]
+#[command(
+    after_help = "The exit code is the command's own; 128 + n when signal n ended it, \
+126 or 127 when it could not be executed, 124 after --timeout, 5 when counting is not permitted."
+)]
 pub(super) struct Arguments {
     #[command(flatten)]
     events: EventOptions,
@@ -89,7 +91,13 @@ pub(super) struct Arguments {
     shell: bool,
 
     /// Count running processes.
-    #[arg(short, long, value_name = "PID", value_delimiter = ',', group = "subject")]
+    #[arg(
+        short,
+        long,
+        value_name = "PID",
+        value_delimiter = ',',
+        group = "subject"
+    )]
     pid: Vec<i32>,
 
     /// Count one running thread.
@@ -120,11 +128,20 @@ pub(super) struct Arguments {
     field_separator: Option<String>,
 
     /// Print as perf stat -j does.
-    #[arg(short = 'j', long = "perf-json", help_heading = "Output", conflicts_with = "table")]
+    #[arg(
+        short = 'j',
+        long = "perf-json",
+        help_heading = "Output",
+        conflicts_with = "table"
+    )]
     perf_json: bool,
 
     /// The command and its arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
     command: Vec<OsString>,
 }
 
@@ -136,7 +153,10 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     if subject.is_none() && arguments.command.is_empty() {
         return Err(Usage {
             message: "there is nothing to count".to_owned(),
-            hint: Some("give a command (poise stat -- COMMAND), or -p PID, -t TID, -a or -C CPUS".to_owned()),
+            hint: Some(
+                "give a command (poise stat -- COMMAND), or -p PID, -t TID, -a or -C CPUS"
+                    .to_owned(),
+            ),
         }
         .into());
     }
@@ -144,32 +164,55 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         Some(Subject::Cpus(cpus)) => Target::Cpu(cpus.first().copied().unwrap_or(0)),
         _ => Target::Myself,
     };
-    let details: String = DETAILS.iter().take(arguments.detailed.into()).copied().collect();
-    let plan = arguments.events.plan(&format!("{DEFAULT_EVENTS}{details}"), target)?;
+    let details: String = DETAILS
+        .iter()
+        .take(arguments.detailed.into())
+        .copied()
+        .collect();
+    let plan = arguments
+        .events
+        .plan(&format!("{DEFAULT_EVENTS}{details}"), target)?;
     let quiet = arguments.output_options.quiet;
     for (wanted, cause) in plan.user_only.iter().filter(|_| !quiet) {
-        super::remark(&format!("{wanted} is counted in user mode only, as {wanted}:u: {cause}"));
+        super::remark(&format!(
+            "{wanted} is counted in user mode only, as {wanted}:u: {cause}"
+        ));
     }
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let mut workloads: [Box<dyn Workload + '_>; 1] = match subject {
         Some(subject) => {
             let timer = (!arguments.command.is_empty()).then(|| arguments.command.clone());
-            let span = Span { timer, timeout: arguments.timeout, interval: arguments.interval };
+            let span = Span {
+                timer,
+                timeout: arguments.timeout,
+                interval: arguments.interval,
+            };
             [Box::new(Attached::new(subject, span, &plan))]
         }
         None => [Box::new(arguments.workload(&plan)?)],
     };
 
     let seed = options::seed(arguments.seed);
-    let limits = Limits { rounds: arguments.repeat, time: arguments.time };
+    let limits = Limits {
+        rounds: arguments.repeat,
+        time: arguments.time,
+    };
     let mut schedule = Schedule::new(seed, 1, limits);
     let mut recorder = Recorder::open(&arguments.output_options)?;
-    recorder.begin(seed, Vec::new()).map_err(run::Error::Output)?;
+    recorder
+        .begin(seed, Vec::new())
+        .map_err(run::Error::Output)?;
     if arguments.repeat > 1 {
         let rounds = arguments.time.is_none().then_some(arguments.repeat);
         recorder.show_progress(&arguments.output_options, rounds, Unit::named("sec/op"));
     }
-    let driven = run::drive(&mut schedule, arguments.warmup, &mut workloads, &interrupt, &mut |r| recorder.take(r));
+    let driven = run::drive(
+        &mut schedule,
+        arguments.warmup,
+        &mut workloads,
+        &interrupt,
+        &mut |r| recorder.take(r),
+    );
     let ended = recorder.finish(driven.as_ref().ok());
     // What was measured is shown even when the run broke off.
     let stream = match ended {
@@ -196,7 +239,11 @@ impl Arguments {
         }
         let cpus = match (&self.cpu, self.all_cpus) {
             (Some(list), _) => Some(list.clone()),
-            (None, true) => Some(Facts::new(&Roots::default()).online().context("cannot tell which CPUs are online")?),
+            (None, true) => Some(
+                Facts::new(&Roots::default())
+                    .online()
+                    .context("cannot tell which CPUs are online")?,
+            ),
             (None, false) => None,
         };
         let on_cpus = cpus.map(|cpus| Subject::Cpus(cpus.iter().collect()));
@@ -206,7 +253,11 @@ impl Arguments {
     fn workload<'p>(&self, plan: &'p Plan) -> anyhow::Result<Command<'p>> {
         let argv = match self.shell {
             false => self.command.clone(),
-            true => vec!["/bin/sh".into(), "-c".into(), self.command.join(" ".as_ref())],
+            true => vec![
+                "/bin/sh".into(),
+                "-c".into(),
+                self.command.join(" ".as_ref()),
+            ],
         };
         let output = match self.output.as_deref() {
             Some("null") => Output::Null,
@@ -222,7 +273,10 @@ impl Arguments {
             prepare: self.prepare.clone(),
             timeout: self.timeout,
             interval: self.interval,
-            cpus: self.cpu_list.as_ref().map(|cpus| cpus.iter().map(|cpu| cpu as usize).collect()),
+            cpus: self
+                .cpu_list
+                .as_ref()
+                .map(|cpus| cpus.iter().map(|cpu| cpu as usize).collect()),
             ignore_failure: self.ignore_failure,
             tick_sec: options::tick_sec(self.cpu_list.as_ref()),
         };
@@ -234,8 +288,15 @@ impl Arguments {
         let text = match (&self.field_separator, self.perf_json) {
             (Some(separator), _) => perf_stat::separated(stream, separator),
             (None, true) => perf_stat::json(stream),
-            (None, false) if options.quiet || options.records_to_stdout() && !options.table => return Ok(()),
-            (None, false) => text::stream(stream, text::Style { width: super::columns() }),
+            (None, false) if options.quiet || options.records_to_stdout() && !options.table => {
+                return Ok(());
+            }
+            (None, false) => text::stream(
+                stream,
+                text::Style {
+                    width: super::columns(),
+                },
+            ),
         };
         // As perf does: the table must not run into the output of the command.
         let shares_stdout = self.input.is_none() && self.output.as_deref() == Some("inherit")
@@ -252,7 +313,9 @@ fn show(path: &std::path::Path, arguments: &Arguments) -> anyhow::Result<u8> {
     let name = path.display().to_string();
     let input: Box<dyn io::BufRead> = match name.as_str() {
         "-" => Box::new(io::stdin().lock()),
-        _ => Box::new(io::BufReader::new(std::fs::File::open(path).with_context(|| format!("cannot read {name}"))?)),
+        _ => Box::new(io::BufReader::new(
+            std::fs::File::open(path).with_context(|| format!("cannot read {name}"))?,
+        )),
     };
     let mut reader = format::Reader::new(name.clone(), input);
     let mut stream = Stream::default();
@@ -269,8 +332,14 @@ fn show(path: &std::path::Path, arguments: &Arguments) -> anyhow::Result<u8> {
         return Err(anyhow::anyhow!("{name} holds no samples"));
     }
     if !reader.whole() {
-        super::remark(&format!("{name} was cut short; what is whole in it is shown"));
+        super::remark(&format!(
+            "{name} was cut short; what is whole in it is shown"
+        ));
     }
     arguments.report(&stream)?;
-    Ok(if stream.syntax.is_empty() { 0 } else { exit::FAILURE })
+    Ok(if stream.syntax.is_empty() {
+        0
+    } else {
+        exit::FAILURE
+    })
 }

@@ -39,7 +39,11 @@ impl Counters {
     pub fn open(events: &[Event], target: Target, how: How) -> Result<Counters, Error> {
         if events.is_empty() || events.len() > MAX_EVENTS {
             let object = format!("a group of {} events", events.len());
-            return Err(Error { action: "open", object, errno: nix::errno::Errno::EINVAL });
+            return Err(Error {
+                action: "open",
+                object,
+                errno: nix::errno::Errno::EINVAL,
+            });
         }
         let mut leader: Option<OwnedFd> = None;
         let mut members = Vec::with_capacity(events.len().saturating_sub(1));
@@ -64,8 +68,14 @@ impl Counters {
                 Some(_) => members.push(fd),
             }
         }
-        let Some(leader) = leader else { unreachable!("a group of no events was refused above") };
-        Ok(Counters { events: events.to_vec(), leader, members })
+        let Some(leader) = leader else {
+            unreachable!("a group of no events was refused above")
+        };
+        Ok(Counters {
+            events: events.to_vec(),
+            leader,
+            members,
+        })
     }
 
     /// The events in the order of the readings.
@@ -100,12 +110,30 @@ impl Counters {
     /// ```
     pub fn read(&self) -> Result<Vec<Reading>, Error> {
         let mut bytes = [0u8; 8 * (3 + MAX_EVENTS)];
-        let got = nix::unistd::read(&self.leader, &mut bytes).map_err(|errno| self.error("read", errno.into()))?;
-        let mut words = bytes[..got].as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
+        let got = nix::unistd::read(&self.leader, &mut bytes)
+            .map_err(|errno| self.error("read", errno.into()))?;
+        let mut words = bytes[..got]
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|word| u64::from_ne_bytes(*word));
         // A pinned event that lost its counter reads as end of file: no words at all.
-        let mut next = || words.next().ok_or_else(|| self.error("read", nix::errno::Errno::ENODATA.into()));
+        let mut next = || {
+            words
+                .next()
+                .ok_or_else(|| self.error("read", nix::errno::Errno::ENODATA.into()))
+        };
         let (_nr, enabled_ns, running_ns) = (next()?, next()?, next()?);
-        self.events.iter().map(|_| Ok(Reading { count: next()?, enabled_ns, running_ns })).collect()
+        self.events
+            .iter()
+            .map(|_| {
+                Ok(Reading {
+                    count: next()?,
+                    enabled_ns,
+                    running_ns,
+                })
+            })
+            .collect()
     }
 
     fn error(&self, action: &'static str, error: std::io::Error) -> Error {

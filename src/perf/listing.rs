@@ -1,10 +1,10 @@
 //! Lists of events: what the machine names, what a pattern picks from it, what a misspelt word may have meant. Never opens an event: what is listed may still refuse to count.
 
-use std::fmt;
 use super::catalog::Catalog;
 use super::pmu::{self, Pmu};
 use super::symbol::{self, Symbol};
 use super::tracefs::{self, TracefsError};
+use std::fmt;
 
 /// An event as it stands in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -36,7 +36,11 @@ pub struct Error {
 impl Error {
     fn new(action: &'static str, object: impl Into<String>, error: std::io::Error) -> Error {
         let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-        Error { action, object: object.into(), errno }
+        Error {
+            action,
+            object: object.into(),
+            errno,
+        }
     }
 
     /// Whether privilege was what lacked.
@@ -64,10 +68,14 @@ impl Access {
         let paranoid = fs::read_to_string(proc.join("sys/kernel/perf_event_paranoid"));
         let mut core_pmus = pmu::Pmu::all(&sys.join("bus/event_source/devices"));
         core_pmus.retain(pmu::Pmu::is_core);
-        let has = |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
+        let has =
+            |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
         Access {
             paranoid: paranoid.ok().and_then(|text| text.trim().parse().ok()),
-            core_pmus: core_pmus.into_iter().map(|pmu| (pmu.kind, pmu.name)).collect(),
+            core_pmus: core_pmus
+                .into_iter()
+                .map(|pmu| (pmu.kind, pmu.name))
+                .collect(),
             privileged: has(caps::Capability::CAP_PERFMON) || has(caps::Capability::CAP_SYS_ADMIN),
         }
     }
@@ -79,7 +87,10 @@ impl Access {
         }
         // Generic events carry the PMU's number in the upper half of their config.
         let wanted = [u64::from(event.code.kind), event.code.config >> 32];
-        let named = self.core_pmus.iter().find(|(kind, _)| wanted.contains(&u64::from(*kind)));
+        let named = self
+            .core_pmus
+            .iter()
+            .find(|(kind, _)| wanted.contains(&u64::from(*kind)));
         Some(named.map_or("one type of", |(_, name)| name))
     }
 

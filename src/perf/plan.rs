@@ -76,20 +76,33 @@ impl Plan {
         };
         let mut clusters: Vec<Cluster> = Vec::new();
         for group in wanted {
-            let events: Vec<Event> =
-                group.events.iter().filter_map(|event| plan.admit(event, target)).collect();
+            let events: Vec<Event> = group
+                .events
+                .iter()
+                .filter_map(|event| plan.admit(event, target))
+                .collect();
             let weak = group.events.iter().any(|event| event.modifiers.weak);
             if group.braced && !weak && !events.is_empty() {
-                clusters.push(Cluster { events, rigid: true });
+                clusters.push(Cluster {
+                    events,
+                    rigid: true,
+                });
                 continue;
             }
             for event in events {
                 let friend = |cluster: &&mut Cluster| {
-                    !cluster.rigid && cluster.events.iter().any(|other| are_related(other, &event))
+                    !cluster.rigid
+                        && cluster
+                            .events
+                            .iter()
+                            .any(|other| are_related(other, &event))
                 };
                 match clusters.iter_mut().find(friend) {
                     Some(cluster) => cluster.events.push(event),
-                    None => clusters.push(Cluster { events: vec![event], rigid: false }),
+                    None => clusters.push(Cluster {
+                        events: vec![event],
+                        rigid: false,
+                    }),
                 }
             }
         }
@@ -99,8 +112,17 @@ impl Plan {
                 false => plan.take_turns(cluster, target),
             }
         }
-        let how = How { inherit: true, enable_on_exec: false, user_access: false };
-        plan.warm = plan.always.iter().chain(&plan.turns).flat_map(|g| Counters::open(g, Target::Myself, how)).collect();
+        let how = How {
+            inherit: true,
+            enable_on_exec: false,
+            user_access: false,
+        };
+        plan.warm = plan
+            .always
+            .iter()
+            .chain(&plan.turns)
+            .flat_map(|g| Counters::open(g, Target::Myself, how))
+            .collect();
         plan
     }
 
@@ -123,12 +145,17 @@ impl Plan {
 
     /// The spellings of the groups of one run, for a process that opens them on itself.
     pub fn spellings(&self, turn: Option<u64>) -> Vec<Vec<String>> {
-        self.groups(turn).map(|events| events.iter().map(Event::spelling).collect()).collect()
+        self.groups(turn)
+            .map(|events| events.iter().map(Event::spelling).collect())
+            .collect()
     }
 
     /// Opens the groups of one run on `target`; `turn` is as for a rotation, `None` opens all.
     pub fn open(&self, turn: Option<u64>, target: Target, how: How) -> Result<Counting, Error> {
-        self.groups(turn).map(|events| Counters::open(events, target, how)).collect::<Result<_, _>>().map(Counting)
+        self.groups(turn)
+            .map(|events| Counters::open(events, target, how))
+            .collect::<Result<_, _>>()
+            .map(Counting)
     }
 
     /// What the readings of one run say: every wanted event of that run in the wanted order, with
@@ -140,28 +167,52 @@ impl Plan {
         let mut values = Vec::new();
         for (events, readings) in self.groups(turn).zip(readings) {
             let counted = events.iter().zip(readings);
-            values.extend(counted.map(|(event, reading)| (Kind::Total, self.value(event, reading))));
-            values.extend(reading::ratios(events, readings).into_iter().map(|value| (Kind::Ratio, value)));
+            values
+                .extend(counted.map(|(event, reading)| (Kind::Total, self.value(event, reading))));
+            values.extend(
+                reading::ratios(events, readings)
+                    .into_iter()
+                    .map(|value| (Kind::Ratio, value)),
+            );
         }
-        let absent = |(event, why): &(Event, Cause)| Value { unit: event.unit(), figure: Figure::absent(why.clone()) };
-        values.extend(self.absent.iter().map(|missing| (Kind::Total, absent(missing))));
-        values.sort_by_key(|(_, value)| self.order.iter().position(|unit| *unit == value.unit).unwrap_or(usize::MAX));
+        let absent = |(event, why): &(Event, Cause)| Value {
+            unit: event.unit(),
+            figure: Figure::absent(why.clone()),
+        };
+        values.extend(
+            self.absent
+                .iter()
+                .map(|missing| (Kind::Total, absent(missing))),
+        );
+        values.sort_by_key(|(_, value)| {
+            self.order
+                .iter()
+                .position(|unit| *unit == value.unit)
+                .unwrap_or(usize::MAX)
+        });
         values
     }
 
     fn value(&self, event: &Event, reading: &Reading) -> Value {
         let figure = match reading.figure(event, self.access.residence(event)) {
-            Figure::Exact(0.0) if !event.is_software() && !self.counts_when_provoked(event) => Figure::absent(SILENT),
+            Figure::Exact(0.0) if !event.is_software() && !self.counts_when_provoked(event) => {
+                Figure::absent(SILENT)
+            }
             figure => figure,
         };
-        Value { unit: event.unit(), figure }
+        Value {
+            unit: event.unit(),
+            figure,
+        }
     }
 
     /// Asked only after a workload's reading was 0, to tell an event that the PMU does not have
     /// from a true zero.
     fn counts_when_provoked(&self, event: &Event) -> bool {
         let mut known = self.provoked.borrow_mut();
-        *known.entry(event.clone()).or_insert_with(|| provoked_count(event).is_ok_and(|count| count > 0))
+        *known
+            .entry(event.clone())
+            .or_insert_with(|| provoked_count(event).is_ok_and(|count| count > 0))
     }
 
     /// Whether the event can be opened at all, perhaps only in user mode.
@@ -176,10 +227,12 @@ impl Plan {
             && open_alone(&user, target).is_ok()
         {
             self.order.push(user.unit());
-            self.user_only.push((event.spelling(), self.access.explain(&refusal)));
+            self.user_only
+                .push((event.spelling(), self.access.explain(&refusal)));
             return Some(user);
         }
-        self.absent.push((event.clone(), self.access.explain(&refusal)));
+        self.absent
+            .push((event.clone(), self.access.explain(&refusal)));
         None
     }
 
@@ -208,19 +261,27 @@ impl Plan {
             Ok(true) => return self.turns.push(cluster.events),
             Ok(false) | Err(_) if many && !cluster.rigid => {
                 for event in cluster.events {
-                    self.take_turns(Cluster { events: vec![event], rigid: true }, target);
+                    self.take_turns(
+                        Cluster {
+                            events: vec![event],
+                            rigid: true,
+                        },
+                        target,
+                    );
                 }
                 return;
             }
-            Ok(false) | Err(_) if many => {
-                Cause::new(format!("the PMU cannot count these {} events at once", cluster.events.len()))
-                    .cure("ask for them in smaller groups")
-            }
+            Ok(false) | Err(_) if many => Cause::new(format!(
+                "the PMU cannot count these {} events at once",
+                cluster.events.len()
+            ))
+            .cure("ask for them in smaller groups"),
             Ok(false) => Cause::new("it never got a counter: others hold the PMU")
                 .cure("end other perf sessions; echo 0 | sudo tee /proc/sys/kernel/nmi_watchdog"),
             Err(error) => self.access.explain(&error),
         };
-        self.absent.extend(cluster.events.into_iter().map(|event| (event, why.clone())));
+        self.absent
+            .extend(cluster.events.into_iter().map(|event| (event, why.clone())));
     }
 }
 
@@ -234,9 +295,15 @@ pub fn plus(one: &Readings, other: &Readings) -> Readings {
     combine(one, other, Reading::plus)
 }
 
-fn combine(one: &Readings, other: &Readings, with: impl Fn(&Reading, &Reading) -> Reading) -> Readings {
+fn combine(
+    one: &Readings,
+    other: &Readings,
+    with: impl Fn(&Reading, &Reading) -> Reading,
+) -> Readings {
     let groups = one.iter().zip(other);
-    groups.map(|(one, other)| one.iter().zip(other).map(|(a, b)| with(a, b)).collect()).collect()
+    groups
+        .map(|(one, other)| one.iter().zip(other).map(|(a, b)| with(a, b)).collect())
+        .collect()
 }
 
 impl Counting {
@@ -256,7 +323,11 @@ impl Counting {
     }
 }
 
-const DISABLED: How = How { inherit: false, enable_on_exec: false, user_access: false };
+const DISABLED: How = How {
+    inherit: false,
+    enable_on_exec: false,
+    user_access: false,
+};
 
 fn open_alone(event: &Event, target: Target) -> Result<(), Error> {
     Counters::open(std::slice::from_ref(event), target, DISABLED).map(drop)
@@ -269,12 +340,15 @@ fn fits(events: &[Event], target: Target) -> Result<bool, Error> {
     counters.enable()?;
     exercise();
     let readings = counters.read()?;
-    Ok(readings.iter().all(|reading| reading.running_share() == Some(1.0)))
+    Ok(readings
+        .iter()
+        .all(|reading| reading.running_share() == Some(1.0)))
 }
 
 /// Said of an event that opens and reads 0 whatever is done, as raw events may that the PMU does
 /// not have.
-const SILENT: &str = "it opens but counts nothing, even when provoked: this PMU seems not to have it";
+const SILENT: &str =
+    "it opens but counts nothing, even when provoked: this PMU seems not to have it";
 
 /// Tries whether `event` can be opened and, when it is of the hardware, whether it counts.
 pub fn try_out(event: &Event, access: &Access) -> Result<(), Cause> {
@@ -291,16 +365,32 @@ pub fn try_out(event: &Event, access: &Access) -> Result<(), Cause> {
 /// How many hardware events the PMU counts at once: cycles and so many less one of instructions.
 pub fn counter_budget(access: &Access) -> Result<usize, Cause> {
     let hardware = |name: &str, id: u32| {
-        let code = Code { kind: bindings::PERF_TYPE_HARDWARE, config: id.into(), ..Code::default() };
+        let code = Code {
+            kind: bindings::PERF_TYPE_HARDWARE,
+            config: id.into(),
+            ..Code::default()
+        };
         // User mode is enough for it and needs the least privilege.
-        Event::new(name, Modifiers { user: true, ..Modifiers::default() }, code)
+        Event::new(
+            name,
+            Modifiers {
+                user: true,
+                ..Modifiers::default()
+            },
+            code,
+        )
     };
     let mut group = vec![hardware("cycles", bindings::PERF_COUNT_HW_CPU_CYCLES)];
     if !fits(&group, Target::Myself).map_err(|error| access.explain(&error))? {
-        return Err(Cause::new("cycles never got a counter: others hold the PMU"));
+        return Err(Cause::new(
+            "cycles never got a counter: others hold the PMU",
+        ));
     }
     while group.len() < 32 {
-        group.push(hardware("instructions", bindings::PERF_COUNT_HW_INSTRUCTIONS));
+        group.push(hardware(
+            "instructions",
+            bindings::PERF_COUNT_HW_INSTRUCTIONS,
+        ));
         if !matches!(fits(&group, Target::Myself), Ok(true)) {
             return Ok(group.len() - 1);
         }

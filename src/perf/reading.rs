@@ -66,7 +66,11 @@ const RATIOS: &[(&str, &str, &str)] = &[
     ("instructions", "cycles", "IPC"),
     ("branch-misses", "branches", "branch-miss-rate"),
     ("cache-misses", "cache-references", "cache-miss-rate"),
-    ("L1-dcache-load-misses", "L1-dcache-loads", "L1-dcache-load-miss-rate"),
+    (
+        "L1-dcache-load-misses",
+        "L1-dcache-loads",
+        "L1-dcache-load-miss-rate",
+    ),
     ("LLC-load-misses", "LLC-loads", "LLC-load-miss-rate"),
     ("dTLB-load-misses", "dTLB-loads", "dTLB-load-miss-rate"),
     ("iTLB-load-misses", "iTLB-loads", "iTLB-load-miss-rate"),
@@ -86,14 +90,23 @@ pub fn ratios(events: &[Event], readings: &[Reading]) -> Vec<Value> {
     for &(n, d, unit) in RATIOS {
         for (event, above) in group().filter(|(event, _)| event.name == n) {
             let is_below = |other: &Event| other.name == d && other.modifiers == event.modifiers;
-            let Some((_, below)) = group().find(|(other, _)| is_below(other)) else { continue };
+            let Some((_, below)) = group().find(|(other, _)| is_below(other)) else {
+                continue;
+            };
             let spelling = event.spelling();
-            let unit = spelling.strip_prefix(n).map(|modifiers| format!("{unit}{modifiers}"));
-            let Some(unit) = unit.and_then(|text| Unit::new(text).ok()) else { continue };
+            let unit = spelling
+                .strip_prefix(n)
+                .map(|modifiers| format!("{unit}{modifiers}"));
+            let Some(unit) = unit.and_then(|text| Unit::new(text).ok()) else {
+                continue;
+            };
             let ratio = above.count as f64 / below.count as f64;
             let figure = match above.running_share() {
                 _ if below.count == 0 => Figure::absent(format!("no {d} were counted")),
-                Some(running) if running < 1.0 => Figure::Scaled { value: ratio, running },
+                Some(running) if running < 1.0 => Figure::Scaled {
+                    value: ratio,
+                    running,
+                },
                 _ => Figure::Exact(ratio),
             };
             values.push(Value { unit, figure });

@@ -26,10 +26,18 @@ impl SelfCounters {
     /// Opens `events` as one group on the calling thread, disabled. With `inherit` its children
     /// are counted too, and then only read(2) sees them.
     pub fn open(events: &[Event], inherit: bool) -> Result<SelfCounters, Error> {
-        let how = How { inherit, enable_on_exec: false, user_access: !inherit };
+        let how = How {
+            inherit,
+            enable_on_exec: false,
+            user_access: !inherit,
+        };
         let counters = Counters::open(events, Target::Myself, how)?;
         let mapped = |fd| Page::map(fd).ok().filter(Page::is_user_readable);
-        let pages = if inherit { None } else { counters.fds().map(mapped).collect() };
+        let pages = if inherit {
+            None
+        } else {
+            counters.fds().map(mapped).collect()
+        };
         Ok(SelfCounters { counters, pages })
     }
 
@@ -51,13 +59,19 @@ impl SelfCounters {
     /// Marks the moment before a batch: the counter instruction comes last.
     pub fn before(&self) -> Result<Mark, Error> {
         let readings = self.counters.read()?;
-        Ok(Mark { readings, near: self.near() })
+        Ok(Mark {
+            readings,
+            near: self.near(),
+        })
     }
 
     /// Marks the moment after a batch: the counter instruction comes first.
     pub fn after(&self) -> Result<Mark, Error> {
         let near = self.near();
-        Ok(Mark { readings: self.counters.read()?, near })
+        Ok(Mark {
+            readings: self.counters.read()?,
+            near,
+        })
     }
 
     fn near(&self) -> Option<Vec<u64>> {
@@ -70,9 +84,12 @@ impl Mark {
     /// are those of the counter instruction when both marks have them.
     pub fn since(&self, earlier: &Mark) -> Vec<Reading> {
         let pairs = self.readings.iter().zip(&earlier.readings);
-        let mut differences: Vec<Reading> = pairs.map(|(later, earlier)| later.since(earlier)).collect();
+        let mut differences: Vec<Reading> =
+            pairs.map(|(later, earlier)| later.since(earlier)).collect();
         if let (Some(later), Some(earlier)) = (&self.near, &earlier.near) {
-            for (difference, (later, earlier)) in differences.iter_mut().zip(later.iter().zip(earlier)) {
+            for (difference, (later, earlier)) in
+                differences.iter_mut().zip(later.iter().zip(earlier))
+            {
                 difference.count = later.wrapping_sub(*earlier);
             }
         }

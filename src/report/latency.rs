@@ -10,15 +10,25 @@ use crate::unit::{Dimension, Scale};
 pub fn drawn(name: &str, histogram: &Histogram<u64>) -> String {
     const WIDTH: usize = 50;
     const BARS: [&str; 8] = ["▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"];
-    let mut text = format!("{name}: {} operations as the clock saw them, its own cost not subtracted\n", histogram.len());
+    let mut text = format!(
+        "{name}: {} operations as the clock saw them, its own cost not subtracted\n",
+        histogram.len()
+    );
     let bounds = bounds_ns(histogram.min(), histogram.max());
-    let counts: Vec<u64> = bounds.windows(2).map(|pair| histogram.count_between(pair[0], pair[1] - 1)).collect();
+    let counts: Vec<u64> = bounds
+        .windows(2)
+        .map(|pair| histogram.count_between(pair[0], pair[1] - 1))
+        .collect();
     let most = counts.iter().copied().max().unwrap_or(0).max(1);
     for (pair, count) in bounds.windows(2).zip(counts) {
         let eighths = (count as f64 / most as f64 * (WIDTH * 8) as f64).round() as usize;
         // What is there is never drawn as nothing.
         let eighths = if count > 0 { eighths.max(1) } else { 0 };
-        let rest = if eighths.is_multiple_of(8) { "" } else { BARS[eighths % 8 - 1] };
+        let rest = if eighths.is_multiple_of(8) {
+            ""
+        } else {
+            BARS[eighths % 8 - 1]
+        };
         let from = pair[0] as f64 / 1e9;
         let from = Scale::for_figure(Dimension::Seconds, from).write(from);
         let bar = BARS[7].repeat(eighths / 8) + rest;
@@ -31,7 +41,9 @@ pub fn drawn(name: &str, histogram: &Histogram<u64>) -> String {
 fn bounds_ns(least_ns: u64, most_ns: u64) -> Vec<u64> {
     let bound = |step: i32| 2f64.powf(f64::from(step) / 2.0).ceil() as u64;
     let first = (0..).find(|&step| bound(step + 1) > least_ns).unwrap_or(0);
-    let last = (first + 1..200).find(|&step| bound(step) > most_ns).unwrap_or(200);
+    let last = (first + 1..200)
+        .find(|&step| bound(step) > most_ns)
+        .unwrap_or(200);
     let mut bounds: Vec<u64> = (first..=last).map(bound).collect();
     bounds.dedup();
     bounds
@@ -48,9 +60,16 @@ mod tests {
             histogram.record(ns).unwrap();
         }
         let text = drawn("X", &histogram);
-        let counted: u64 = text.lines().skip(1).map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+        let counted: u64 = text
+            .lines()
+            .skip(1)
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum();
         assert_eq!(counted, 7, "{text}");
-        assert!(text.lines().skip(1).all(|line| line.ends_with(" 0") || line.contains(['▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'])));
+        assert!(
+            text.lines().skip(1).all(|line| line.ends_with(" 0")
+                || line.contains(['▏', '▎', '▍', '▌', '▋', '▊', '▉', '█']))
+        );
     }
 
     #[test]

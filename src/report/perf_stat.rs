@@ -12,7 +12,8 @@ pub fn separated(stream: &Stream, separator: &str) -> String {
             line.value.clone(),
             line.unit.to_owned(),
             line.event.clone(),
-            line.runtime_ns.map_or(String::new(), |ns| format!("{ns:.0}")),
+            line.runtime_ns
+                .map_or(String::new(), |ns| format!("{ns:.0}")),
             format!("{:.2}", line.running * 100.0),
             String::new(),
             String::new(),
@@ -31,7 +32,10 @@ pub fn json(stream: &Stream) -> String {
         if let Some(ns) = line.runtime_ns {
             object.insert("event-runtime".to_owned(), json!(ns.round() as u64));
         }
-        object.insert("pcnt-running".to_owned(), json!((line.running * 1e4).round() / 100.0));
+        object.insert(
+            "pcnt-running".to_owned(),
+            json!((line.running * 1e4).round() / 100.0),
+        );
         Json::Object(object).to_string()
     })
 }
@@ -50,7 +54,10 @@ fn lines(stream: &Stream, write: impl Fn(&Line) -> String) -> String {
     let mut text = String::new();
     for benchmark in &stream.benchmarks {
         let rows = benchmark.rows();
-        let clock = rows.iter().find(|row| row.unit.as_str() == "task-clock-sec/op").and_then(middle);
+        let clock = rows
+            .iter()
+            .find(|row| row.unit.as_str() == "task-clock-sec/op")
+            .and_then(middle);
         for line in rows.iter().filter_map(|row| line(row, benchmark, clock)) {
             text.push_str(&write(&line));
             text.push('\n');
@@ -83,7 +90,13 @@ fn line(row: &Row, benchmark: &Benchmark, clock_sec: Option<f64>) -> Option<Line
     };
     let counted = !benchmark.samples.is_empty() && !value.starts_with('<');
     let runtime_ns = clock_sec.filter(|_| counted).map(|sec| sec * 1e9 * running);
-    Some(Line { value, unit, event, runtime_ns: runtime_ns.or((!counted).then_some(0.0)), running })
+    Some(Line {
+        value,
+        unit,
+        event,
+        runtime_ns: runtime_ns.or((!counted).then_some(0.0)),
+        running,
+    })
 }
 
 fn middle(row: &Row) -> Option<f64> {

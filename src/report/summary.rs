@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::sample::{Cause, Failure, Figure, Header, Name, Part, Record, Sample, SyntaxError, Warning};
+use crate::sample::{
+    Cause, Failure, Figure, Header, Name, Part, Record, Sample, SyntaxError, Warning,
+};
 use crate::stats::{Interval, order, signed_rank};
 use crate::unit::{Scale, Unit};
 
@@ -83,7 +85,8 @@ impl Stream {
         match record {
             Record::Header(header) => self.header = Some(header),
             Record::Sample(sample) => {
-                let same = |b: &&mut Benchmark| b.name == sample.benchmark && b.variant == sample.variant;
+                let same =
+                    |b: &&mut Benchmark| b.name == sample.benchmark && b.variant == sample.variant;
                 match self.benchmarks.iter_mut().find(same) {
                     Some(benchmark) => benchmark.samples.push(sample),
                     None => self.benchmarks.push(Benchmark {
@@ -104,7 +107,9 @@ impl Benchmark {
     /// Whether its figures are slopes over batches of two sizes: then the sample carries what a
     /// batch cost beside its operations.
     pub fn is_loop(&self) -> bool {
-        self.samples.iter().any(|sample| sample.figure("tare-sec").is_some())
+        self.samples
+            .iter()
+            .any(|sample| sample.figure("tare-sec").is_some())
     }
 
     /// The name of the estimator of its rows.
@@ -124,29 +129,58 @@ impl Benchmark {
     }
 
     fn row(&self, unit: &Unit) -> Row {
-        let figures: Vec<&Figure> = self.samples.iter().filter_map(|sample| sample.figure(unit.as_str())).collect();
-        let series: Vec<f64> = figures.iter().filter_map(|figure| figure.number()).collect();
+        let figures: Vec<&Figure> = self
+            .samples
+            .iter()
+            .filter_map(|sample| sample.figure(unit.as_str()))
+            .collect();
+        let series: Vec<f64> = figures
+            .iter()
+            .filter_map(|figure| figure.number())
+            .collect();
         let estimate = match series[..] {
             [] => Estimate::None,
             [only] => Estimate::Single(only),
             _ => self.middle(&series),
         };
-        Row { unit: unit.clone(), estimate, trust: trust(&figures), series }
+        Row {
+            unit: unit.clone(),
+            estimate,
+            trust: trust(&figures),
+            series,
+        }
     }
 
     fn middle(&self, series: &[f64]) -> Estimate {
         let (value, interval) = match self.is_loop() {
-            true => (signed_rank::hodges_lehmann(series), signed_rank::interval(series, CONFIDENCE)),
-            false => (order::median(series), order::median_interval(series, CONFIDENCE)),
+            true => (
+                signed_rank::hodges_lehmann(series),
+                signed_rank::interval(series, CONFIDENCE),
+            ),
+            false => (
+                order::median(series),
+                order::median_interval(series, CONFIDENCE),
+            ),
         };
         value.map_or(Estimate::None, |value| Estimate::Middle { value, interval })
     }
 
     /// The doubts of all samples, each once, with the number of samples that have it.
     pub fn warnings(&self) -> Vec<(Warning, usize)> {
-        let all: BTreeSet<&Warning> = self.samples.iter().flat_map(|sample| &sample.warnings).collect();
-        let holders = |warning| self.samples.iter().filter(|sample| sample.warnings.contains(warning)).count();
-        all.into_iter().map(|warning| (warning.clone(), holders(warning))).collect()
+        let all: BTreeSet<&Warning> = self
+            .samples
+            .iter()
+            .flat_map(|sample| &sample.warnings)
+            .collect();
+        let holders = |warning| {
+            self.samples
+                .iter()
+                .filter(|sample| sample.warnings.contains(warning))
+                .count()
+        };
+        all.into_iter()
+            .map(|warning| (warning.clone(), holders(warning)))
+            .collect()
     }
 }
 
@@ -154,15 +188,24 @@ impl Row {
     /// The scale on which all figures of the row are written.
     pub fn scale(&self) -> Scale {
         let typical = match self.estimate {
-            Estimate::None => 0.0,
-            Estimate::Single(value) | Estimate::Middle { value, .. } => value,
+            Estimate::Single(value) | Estimate::Middle { value, .. } if value != 0.0 => value,
+            // Mostly nothing, now and then something: that something must be readable.
+            _ => self.series.iter().copied().fold(0.0, |most, figure| {
+                if figure.abs() > f64::abs(most) {
+                    figure
+                } else {
+                    most
+                }
+            }),
         };
         Scale::for_figure(self.unit.dimension(), typical)
     }
 
     /// The smallest and the largest figure; not numbers when there is none.
     pub fn range(&self) -> (f64, f64) {
-        let by = |pick: fn(f64, f64) -> f64| self.series.iter().copied().reduce(pick).unwrap_or(f64::NAN);
+        let by = |pick: fn(f64, f64) -> f64| {
+            self.series.iter().copied().reduce(pick).unwrap_or(f64::NAN)
+        };
         (by(f64::min), by(f64::max))
     }
 }
@@ -173,7 +216,9 @@ fn trust(figures: &[&Figure]) -> Trust {
         trust = match (trust, figure) {
             (None, Figure::Absent { why }) => Some(Trust::Absent(why.clone())),
             (Some(Trust::Absent(_)) | None, Figure::Exact(_)) => Some(Trust::Exact),
-            (Some(Trust::Scaled(least)), Figure::Scaled { running, .. }) => Some(Trust::Scaled(least.min(*running))),
+            (Some(Trust::Scaled(least)), Figure::Scaled { running, .. }) => {
+                Some(Trust::Scaled(least.min(*running)))
+            }
             (_, Figure::Scaled { running, .. }) => Some(Trust::Scaled(*running)),
             (_, Figure::Partial { part, .. }) => Some(Trust::Partial(part.clone())),
             (_, Figure::Sampled { period_sec, .. }) => Some(Trust::Sampled(*period_sec)),
@@ -198,7 +243,10 @@ mod tests {
                 iterations: 1,
                 order: Default::default(),
                 config: Default::default(),
-                values: vec![Value { unit, figure: figure.clone() }],
+                values: vec![Value {
+                    unit,
+                    figure: figure.clone(),
+                }],
                 warnings: vec![Warning("late".to_owned())],
             }));
         }
@@ -212,33 +260,74 @@ mod tests {
     #[test]
     fn the_weakest_label_is_shown() {
         let absent = Figure::absent("no PMU");
-        let scaled = |running| Figure::Scaled { value: 1.0, running };
-        let check = |figures: &[Figure], want: Trust| assert_eq!(row(figures).trust, want, "{figures:?}");
+        let scaled = |running| Figure::Scaled {
+            value: 1.0,
+            running,
+        };
+        let check =
+            |figures: &[Figure], want: Trust| assert_eq!(row(figures).trust, want, "{figures:?}");
         check(&[Figure::Exact(1.0), Figure::Exact(2.0)], Trust::Exact);
-        check(&[absent.clone(), absent.clone()], Trust::Absent("no PMU".into()));
+        check(
+            &[absent.clone(), absent.clone()],
+            Trust::Absent("no PMU".into()),
+        );
         check(&[absent.clone(), Figure::Exact(1.0)], Trust::Exact);
-        check(&[scaled(0.5), Figure::Exact(1.0), scaled(0.25)], Trust::Scaled(0.25));
-        check(&[Figure::Exact(1.0), Figure::Sampled { value: 1.0, period_sec: 0.004 }], Trust::Sampled(0.004));
+        check(
+            &[scaled(0.5), Figure::Exact(1.0), scaled(0.25)],
+            Trust::Scaled(0.25),
+        );
+        check(
+            &[
+                Figure::Exact(1.0),
+                Figure::Sampled {
+                    value: 1.0,
+                    period_sec: 0.004,
+                },
+            ],
+            Trust::Sampled(0.004),
+        );
     }
 
     #[test]
     fn absent_figures_are_not_zeros() {
         let row = row(&[Figure::absent("no PMU"), Figure::Exact(3.0)]);
-        assert_eq!((row.series, row.estimate), (vec![3.0], Estimate::Single(3.0)));
+        assert_eq!(
+            (row.series, row.estimate),
+            (vec![3.0], Estimate::Single(3.0))
+        );
     }
 
     #[test]
     fn an_interval_needs_enough_samples() {
-        let of = |n: u32| row(&(1..=n).map(|i| Figure::Exact(i.into())).collect::<Vec<_>>()).estimate;
-        assert_eq!(of(5), Estimate::Middle { value: 3.0, interval: None });
-        let Estimate::Middle { value, interval: Some(interval) } = of(11) else { panic!("{:?}", of(11)) };
+        let of =
+            |n: u32| row(&(1..=n).map(|i| Figure::Exact(i.into())).collect::<Vec<_>>()).estimate;
+        assert_eq!(
+            of(5),
+            Estimate::Middle {
+                value: 3.0,
+                interval: None
+            }
+        );
+        let Estimate::Middle {
+            value,
+            interval: Some(interval),
+        } = of(11)
+        else {
+            panic!("{:?}", of(11))
+        };
         assert_eq!(value, 6.0);
-        assert!(interval.contains(value) && interval.low > 1.0, "{interval:?}");
+        assert!(
+            interval.contains(value) && interval.low > 1.0,
+            "{interval:?}"
+        );
     }
 
     #[test]
     fn warnings_are_counted() {
         let stream = stream(&[Figure::Exact(1.0), Figure::Exact(1.0)]);
-        assert_eq!(stream.benchmarks[0].warnings(), [(Warning("late".to_owned()), 2)]);
+        assert_eq!(
+            stream.benchmarks[0].warnings(),
+            [(Warning("late".to_owned()), 2)]
+        );
     }
 }

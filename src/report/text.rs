@@ -23,10 +23,27 @@ pub fn stream(stream: &Stream, style: Style) -> String {
         text.push('\n');
     }
     if !stream.failures.is_empty() {
-        let _ = writeln!(text, "{} of the runs failed and are not counted:", stream.failures.len());
+        let _ = writeln!(
+            text,
+            "{} of the runs failed and are not counted:",
+            stream.failures.len()
+        );
         for failure in stream.failures.iter().take(3) {
-            let _ = writeln!(text, "  run {}: {}", failure.order.sequence + 1, failure.why);
-            for line in failure.stderr.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev() {
+            let _ = writeln!(
+                text,
+                "  run {}: {}",
+                failure.order.sequence + 1,
+                failure.why
+            );
+            for line in failure
+                .stderr
+                .lines()
+                .rev()
+                .take(5)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+            {
                 let _ = writeln!(text, "    | {line}");
             }
         }
@@ -43,7 +60,15 @@ pub fn table(benchmark: &Benchmark, style: Style) -> String {
     table.load_style(presets::NOTHING);
     table.set_width(style.width.try_into().unwrap_or(u16::MAX));
     if repeated {
-        table.set_header(["", benchmark.estimator(), "95 % interval", "min", "max", "trust", "in order"]);
+        table.set_header([
+            "",
+            benchmark.estimator(),
+            "95 % interval",
+            "min",
+            "max",
+            "trust",
+            "in order",
+        ]);
     }
     let figure = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     for row in &rows {
@@ -52,17 +77,34 @@ pub fn table(benchmark: &Benchmark, style: Style) -> String {
         let trust = Cell::new(trust_text(row, benchmark.samples.len(), &mut notes));
         match row.estimate {
             _ if !repeated => {
-                let value = row.series.first().map_or("—".to_owned(), |&only| human(&row.unit, only));
+                let value = row
+                    .series
+                    .first()
+                    .map_or("—".to_owned(), |&only| human(&row.unit, only));
                 table.add_row([name, figure(value), trust]);
             }
             Estimate::None => {
                 let blank = || figure(String::new());
-                table.add_row([name, figure("—".to_owned()), blank(), blank(), blank(), trust]);
+                table.add_row([
+                    name,
+                    figure("—".to_owned()),
+                    blank(),
+                    blank(),
+                    blank(),
+                    trust,
+                ]);
             }
             Estimate::Single(value) | Estimate::Middle { value, .. } => {
                 let interval = match row.estimate {
-                    Estimate::Middle { interval: Some(interval), .. } => {
-                        format!("{} … {}", scale.write(interval.low), scale.write(interval.high))
+                    Estimate::Middle {
+                        interval: Some(interval),
+                        ..
+                    } => {
+                        format!(
+                            "{} … {}",
+                            scale.write(interval.low),
+                            scale.write(interval.high)
+                        )
                     }
                     _ => "too few runs".to_owned(),
                 };
@@ -103,21 +145,33 @@ struct Footnotes(Vec<Cause>);
 
 impl Footnotes {
     fn mark(&mut self, cause: &Cause) -> String {
-        let at = self.0.iter().position(|known| known == cause).unwrap_or_else(|| {
-            self.0.push(cause.clone());
-            self.0.len() - 1
-        });
+        let at = self
+            .0
+            .iter()
+            .position(|known| known == cause)
+            .unwrap_or_else(|| {
+                self.0.push(cause.clone());
+                self.0.len() - 1
+            });
         superscript(at + 1)
     }
 
     fn text(&self) -> String {
-        self.0.iter().zip(1..).map(|(cause, number)| format!("  {} {cause}\n", superscript(number))).collect()
+        self.0
+            .iter()
+            .zip(1..)
+            .map(|(cause, number)| format!("  {} {cause}\n", superscript(number)))
+            .collect()
     }
 }
 
 fn superscript(number: usize) -> String {
     const DIGITS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
-    number.to_string().bytes().map(|digit| DIGITS[usize::from(digit - b'0')]).collect()
+    number
+        .to_string()
+        .bytes()
+        .map(|digit| DIGITS[usize::from(digit - b'0')])
+        .collect()
 }
 
 fn trust_text(row: &Row, samples: usize, notes: &mut Footnotes) -> String {
@@ -125,7 +179,10 @@ fn trust_text(row: &Row, samples: usize, notes: &mut Footnotes) -> String {
         Trust::Exact => "exact".to_owned(),
         Trust::Scaled(running) => format!("scaled, ran {:.3} %", running * 100.0),
         Trust::Partial(part) => format!("partial: {}", part.0),
-        Trust::Sampled(period_sec) => format!("sampled each {}", Scale::for_figure(Dimension::Seconds, *period_sec).write(*period_sec)),
+        Trust::Sampled(period_sec) => format!(
+            "sampled each {}",
+            Scale::for_figure(Dimension::Seconds, *period_sec).write(*period_sec)
+        ),
         Trust::Absent(cause) => return format!("absent {}", notes.mark(cause)),
     };
     match row.series.len() {
@@ -160,7 +217,8 @@ mod tests {
 
     #[test]
     fn sparklines_show_the_shape() {
-        let check = |series: &[f64], want: &str| assert_eq!(sparkline(series, 4), want, "{series:?}");
+        let check =
+            |series: &[f64], want: &str| assert_eq!(sparkline(series, 4), want, "{series:?}");
         check(&[], "");
         check(&[5.0, 5.0], "▁▁");
         check(&[0.0, 1.0], "▁█");

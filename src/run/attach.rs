@@ -59,19 +59,28 @@ impl<'p> Attached<'p> {
             Subject::Thread(tid) => Name::new("Attach").with("tid", tid),
             Subject::Cpus(cpus) => Name::new("Attach").with("cpus", cpus.len()),
         };
-        Attached { subject, span, name, plan }
+        Attached {
+            subject,
+            span,
+            name,
+            plan,
+        }
     }
 
     /// The threads or CPUs to open counters on, and the processes whose end ends the count.
     fn targets(&self) -> Result<(Vec<Target>, Vec<i32>), Error> {
         match &self.subject {
-            Subject::Cpus(cpus) => Ok((cpus.iter().copied().map(Target::Cpu).collect(), Vec::new())),
+            Subject::Cpus(cpus) => {
+                Ok((cpus.iter().copied().map(Target::Cpu).collect(), Vec::new()))
+            }
             Subject::Thread(tid) => Ok((vec![Target::Thread(*tid)], vec![*tid])),
             Subject::Processes(pids) => {
                 let mut targets = Vec::new();
                 for &pid in pids {
                     let tasks = Process::new(pid).and_then(|process| process.tasks());
-                    let tasks = tasks.map_err(|error| Error::Count(Cause::new(format!("process {pid}: {error}"))))?;
+                    let tasks = tasks.map_err(|error| {
+                        Error::Count(Cause::new(format!("process {pid}: {error}")))
+                    })?;
                     targets.extend(tasks.flatten().map(|task| Target::Thread(task.tid)));
                 }
                 Ok((targets, pids.clone()))
@@ -101,7 +110,11 @@ impl Workload for Attached<'_> {
     ) -> Result<Outcome, Error> {
         let rotation = (!turn.only).then_some(turn.order.round);
         let (targets, pids) = self.targets()?;
-        let how = How { inherit: !matches!(self.subject, Subject::Cpus(_)), enable_on_exec: false, user_access: false };
+        let how = How {
+            inherit: !matches!(self.subject, Subject::Cpus(_)),
+            enable_on_exec: false,
+            user_access: false,
+        };
         let mut counted: Vec<Counting> = Vec::with_capacity(targets.len());
         for target in &targets {
             match self.plan.open(rotation, *target, how) {
@@ -112,7 +125,9 @@ impl Workload for Attached<'_> {
             }
         }
         let read = || -> Result<Readings, Error> {
-            let each = counted.iter().map(|counting| counting.read().map_err(|error| self.uncounted(&error)));
+            let each = counted
+                .iter()
+                .map(|counting| counting.read().map_err(|error| self.uncounted(&error)));
             let sum = each.reduce(|sum, next| Ok(plan::plus(&sum?, &next?)));
             sum.unwrap_or_else(|| Err(Error::Count(Cause::new("nothing is left to count"))))
         };
@@ -120,7 +135,9 @@ impl Workload for Attached<'_> {
         // A timer decides alone; else the last subject to end does. A thread that leads no
         // process has no pidfd on older kernels: then only ^C or the timeout ends the count.
         let watched = timer.as_ref().map_or(pids, |timer| vec![timer.id() as i32]);
-        let mut ends = watched.into_iter().filter_map(|pid| sys::child::open_pidfd(pid).ok());
+        let mut ends = watched
+            .into_iter()
+            .filter_map(|pid| sys::child::open_pidfd(pid).ok());
         let mut end = ends.next();
         for counting in &counted {
             counting.enable().map_err(|error| self.uncounted(&error))?;
@@ -131,7 +148,9 @@ impl Workload for Attached<'_> {
         let stopped = loop {
             let woken = wait.until(end.as_ref().map(AsFd::as_fd), None);
             match woken.map_err(|errno| Error::system("wait")(errno.into()))? {
-                Woken::Tick => partly(intervals.observe(read()?, self.span.interval)).map_err(Error::Output)?,
+                Woken::Tick => {
+                    partly(intervals.observe(read()?, self.span.interval)).map_err(Error::Output)?
+                }
                 Woken::Ended => {
                     end = ends.next();
                     if end.is_none() {
@@ -147,9 +166,15 @@ impl Workload for Attached<'_> {
             counting.disable().map_err(|error| self.uncounted(&error))?;
         }
         let values = self.plan.values(rotation, &read()?);
-        let mut observed = Observed { iterations: 1, values: vec![exact("sec/op", span.as_secs_f64())], ..Observed::default() };
+        let mut observed = Observed {
+            iterations: 1,
+            values: vec![exact("sec/op", span.as_secs_f64())],
+            ..Observed::default()
+        };
         observed.values.extend(cpus_used(&values, span));
-        observed.values.extend(values.into_iter().map(|(_, value)| value));
+        observed
+            .values
+            .extend(values.into_iter().map(|(_, value)| value));
         if let Some(timer) = &mut timer {
             if stopped.is_some() {
                 let _ = timer.kill();
@@ -167,8 +192,11 @@ impl Workload for Attached<'_> {
 }
 
 fn start_timer(command: &[OsString]) -> Result<process::Child, Error> {
-    process::Command::new(&command[0]).args(&command[1..]).spawn().map_err(|error| Error::Exec {
-        program: command[0].to_string_lossy().into_owned(),
-        errno: error.raw_os_error().map_or(Errno::ENOENT, Errno::from_raw),
-    })
+    process::Command::new(&command[0])
+        .args(&command[1..])
+        .spawn()
+        .map_err(|error| Error::Exec {
+            program: command[0].to_string_lossy().into_owned(),
+            errno: error.raw_os_error().map_or(Errno::ENOENT, Errno::from_raw),
+        })
 }

@@ -1,11 +1,12 @@
-//! The measured process of a built-in loop: one fresh process that runs batches with counters round them and reports through a pipe. Never decides how many batches or what they mean.
+//! The measured process of a built-in loop: one fresh process that runs batches with counters round them and leaves a report. Never decides how many batches or what they mean.
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
@@ -116,58 +117,91 @@ pub struct Batch {
 impl Batch {
     /// The readings in the form that a plan takes.
     pub fn readings(&self) -> Readings {
-        let reading = |&(count, enabled_ns, running_ns): &_| Reading { count, enabled_ns, running_ns };
-        self.readings.iter().map(|group| group.iter().map(reading).collect()).collect()
+        let reading = |&(count, enabled_ns, running_ns): &_| Reading {
+            count,
+            enabled_ns,
+            running_ns,
+        };
+        self.readings
+            .iter()
+            .map(|group| group.iter().map(reading).collect())
+            .collect()
     }
 }
 
 /// A measured process that was started and not yet heard.
 pub struct Started {
     child: Child,
-    report: OwnedFd,
+    /// A file in memory, shared with the process: unlike a pipe it never fills, and its end is
+    /// the process's end.
+    report: File,
 }
 
 impl Started {
     /// Executes ourselves for `request`.
     pub fn start(request: &Request) -> Result<Started, Error> {
         let failed = |action: &str| Error::system(action.to_owned());
-        let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
-        let (report, write) = io::pipe().map_err(failed("make a pipe"))?;
+        let null = || {
+            File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .map(OwnedFd::from)
+        };
+        let report = memfd_create(c"poise-report", MFdFlags::MFD_CLOEXEC);
+        let report =
+            File::from(report.map_err(|errno| failed("make a file in memory")(errno.into()))?);
+        let shared = report
+            .try_clone()
+            .map_err(failed("share a file in memory"))?;
         let null = || null().map(Some).map_err(failed("open /dev/null"));
-        let request = serde_json::to_string(request).map_err(|error| failed("pass the request")(error.into()))?;
-        let argv = ["poise", VERB, &request].map(CString::new).into_iter().collect::<Result<Vec<_>, _>>();
+        let request = serde_json::to_string(request)
+            .map_err(|error| failed("pass the request")(error.into()))?;
+        let argv = ["poise", VERB, &request]
+            .map(CString::new)
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>();
         let program = Program {
             // Ourselves, even when our file was replaced meanwhile.
             path: c"/proc/self/exe".to_owned(),
             argv: argv.map_err(|error| failed("pass the request")(error.into()))?,
             envp: super::environment()?,
-            files: vec![null()?, null()?, None, Some(write.into())],
+            files: vec![null()?, null()?, None, Some(shared.into())],
             affinity: None,
             own_group: true,
         };
         let mut launcher = Launcher::new(program).map_err(failed("prepare to launch"))?;
         let child = launcher.start().map_err(failed("start a process"))?;
         child.release();
-        Ok(Started { child, report: report.into() })
+        Ok(Started { child, report })
     }
 
-    /// Polls readable when the report begins, or when the process has ended without one.
-    pub fn readable(&self) -> BorrowedFd<'_> {
-        self.report.as_fd()
+    /// Polls readable when the process has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd()
     }
 
-    /// Hears its report and reaps it.
-    pub fn hear(self) -> Result<Report, Error> {
+    /// Reaps it, which waits for its end, and reads its report.
+    pub fn hear(mut self) -> Result<Report, Error> {
+        let exit = self
+            .child
+            .reap()
+            .map_err(Error::system("wait for the measured process"))?;
         let mut text = String::new();
-        let read = File::from(self.report).read_to_string(&mut text);
-        let exit = self.child.reap().map_err(Error::system("wait for the measured process"))?;
-        read.map_err(Error::system("hear the measured process"))?;
+        let read = self
+            .report
+            .rewind()
+            .and_then(|()| self.report.read_to_string(&mut text));
+        read.map_err(Error::system("read the measured process's report"))?;
         match serde_json::from_str(&text) {
             Ok(Report::Failed { error }) => Err(Error::Prepare(error)),
             Ok(report) => Ok(report),
             Err(_) => {
-                let end = super::command::failure(&exit).map_or("no report".to_owned(), |(why, _)| why);
-                Err(Error::Prepare(format!("the measured process ended early: {end}")))
+                let end =
+                    super::command::failure(&exit).map_or("no report".to_owned(), |(why, _)| why);
+                Err(Error::Prepare(format!(
+                    "the measured process ended early: {end}"
+                )))
             }
         }
     }
@@ -185,21 +219,42 @@ pub fn serve(request: &str) -> io::Result<()> {
 
 fn perform(request: &Request) -> Result<Report, String> {
     let specs = loops::parse(&request.spec).map_err(|error| error.to_string())?;
-    let [spec] = &specs[..] else { return Err(format!("`{}` names several loops", request.spec)) };
-    let mut work = spec.prepare(&request.scratch).map_err(|error| error.to_string())?;
+    let [spec] = &specs[..] else {
+        return Err(format!("`{}` names several loops", request.spec));
+    };
+    // Before the loop is made ready: a partner process that it forks then is counted too.
+    let counters = open_counters(&request.groups, spec.counts_children())?;
+    let mut work = spec
+        .prepare(&request.scratch)
+        .map_err(|error| error.to_string())?;
     let granularity = spec.granularity();
     match request.job {
         Job::Calibrate { target_ns } => calibrate(&mut work, granularity, target_ns),
-        Job::Pair { iterations, large_first } => {
-            let counters = open_counters(&request.groups, spec.counts_children())?;
+        Job::Pair {
+            iterations,
+            large_first,
+        } => {
             // Caches, branch predictors and page tables are warm in both batches, or in neither.
-            run(&mut work, (iterations / 4).next_multiple_of(granularity).max(granularity))?;
+            run(
+                &mut work,
+                (iterations / 4)
+                    .next_multiple_of(granularity)
+                    .max(granularity),
+            )?;
             let empty = measure(&mut work, 0, &counters)?;
             let [first, second] = if large_first { [4, 1] } else { [1, 4] };
             let first = measure(&mut work, first * iterations, &counters)?;
             let second = measure(&mut work, second * iterations, &counters)?;
-            let (small, large) = if large_first { (second, first) } else { (first, second) };
-            Ok(Report::Pair { empty, small, large })
+            let (small, large) = if large_first {
+                (second, first)
+            } else {
+                (first, second)
+            };
+            Ok(Report::Pair {
+                empty,
+                small,
+                large,
+            })
         }
         Job::Latency { iterations } => time_each(&mut work, iterations),
     }
@@ -219,7 +274,10 @@ fn calibrate(work: &mut Prepared, granularity: u64, target_ns: u64) -> Result<Re
         if took_ns >= target_ns / 4 || iterations >= 1 << 40 {
             let op_ns = took_ns as f64 / iterations as f64;
             let wanted = (target_ns as f64 / op_ns).ceil() as u64;
-            return Ok(Report::Calibrated { iterations: wanted.next_multiple_of(granularity), op_ns });
+            return Ok(Report::Calibrated {
+                iterations: wanted.next_multiple_of(granularity),
+                op_ns,
+            });
         }
         iterations *= 2;
     }
@@ -228,7 +286,9 @@ fn calibrate(work: &mut Prepared, granularity: u64, target_ns: u64) -> Result<Re
 fn open_counters(groups: &[Vec<String>], inherit: bool) -> Result<Vec<SelfCounters>, String> {
     let catalog = Catalog::default();
     let open = |spellings: &Vec<String>| -> Result<SelfCounters, String> {
-        let parsed = catalog.parse(&spellings.join(",")).map_err(|error| error.to_string())?;
+        let parsed = catalog
+            .parse(&spellings.join(","))
+            .map_err(|error| error.to_string())?;
         let events: Vec<_> = parsed.into_iter().flat_map(|group| group.events).collect();
         let counters = SelfCounters::open(&events, inherit).map_err(|error| error.to_string())?;
         counters.enable().map_err(|error| error.to_string())?;
@@ -239,19 +299,35 @@ fn open_counters(groups: &[Vec<String>], inherit: bool) -> Result<Vec<SelfCounte
 
 /// Runs one batch. Counters are marked outside the clocks, so that the clocks see no counter
 /// being read; the counters then see the clocks, whose cost the slope removes.
-fn measure(work: &mut Prepared, iterations: u64, counters: &[SelfCounters]) -> Result<Batch, String> {
+fn measure(
+    work: &mut Prepared,
+    iterations: u64,
+    counters: &[SelfCounters],
+) -> Result<Batch, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let times = || -> Result<(u64, i64, i64), String> {
         let usage = getrusage(UsageWho::RUSAGE_SELF).map_err(|error| text(&error))?;
         let cpu_ns = clock::process_cpu_ns().map_err(|error| text(&error))?;
-        Ok((cpu_ns, usage.user_time().num_microseconds(), usage.system_time().num_microseconds()))
+        Ok((
+            cpu_ns,
+            usage.user_time().num_microseconds(),
+            usage.system_time().num_microseconds(),
+        ))
     };
     let before = times()?;
-    let opened: Vec<Mark> = counters.iter().map(SelfCounters::before).collect::<Result<_, _>>().map_err(|e| text(&e))?;
+    let opened: Vec<Mark> = counters
+        .iter()
+        .map(SelfCounters::before)
+        .collect::<Result<_, _>>()
+        .map_err(|e| text(&e))?;
     let start_ns = clock::monotonic_ns();
     run(work, iterations)?;
     let wall_ns = clock::monotonic_ns() - start_ns;
-    let closed: Vec<Mark> = counters.iter().map(SelfCounters::after).collect::<Result<_, _>>().map_err(|e| text(&e))?;
+    let closed: Vec<Mark> = counters
+        .iter()
+        .map(SelfCounters::after)
+        .collect::<Result<_, _>>()
+        .map_err(|e| text(&e))?;
     let after = times()?;
     let marks = closed.iter().zip(&opened);
     let plain = |reading: Reading| (reading.count, reading.enabled_ns, reading.running_ns);
@@ -261,16 +337,23 @@ fn measure(work: &mut Prepared, iterations: u64, counters: &[SelfCounters]) -> R
         cpu_ns: after.0 - before.0,
         user_us: after.1 - before.1,
         system_us: after.2 - before.2,
-        readings: marks.map(|(closed, opened)| closed.since(opened).into_iter().map(plain).collect()).collect(),
+        readings: marks
+            .map(|(closed, opened)| closed.since(opened).into_iter().map(plain).collect())
+            .collect(),
     })
 }
 
 fn time_each(work: &mut Prepared, iterations: u64) -> Result<Report, String> {
     let mut histogram = new_histogram();
-    work.run_timed(iterations / 10 + 1, |_| {}).map_err(|error| error.to_string())?;
-    work.run_timed(iterations, |ns| histogram.saturating_record(ns)).map_err(|error| error.to_string())?;
+    work.run_timed(iterations / 10 + 1, |_| {})
+        .map_err(|error| error.to_string())?;
+    work.run_timed(iterations, |ns| histogram.saturating_record(ns))
+        .map_err(|error| error.to_string())?;
     Ok(Report::Latency {
-        counts: histogram.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value())).collect(),
+        counts: histogram
+            .iter_recorded()
+            .map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value()))
+            .collect(),
         clock_ns: clock::cost_ns(),
         step_ns: clock::step_ns(),
     })
@@ -279,5 +362,6 @@ fn time_each(work: &mut Prepared, iterations: u64) -> Result<Report, String> {
 /// A histogram of nanoseconds up to a minute, true to three digits.
 pub fn new_histogram() -> hdrhistogram::Histogram<u64> {
     // The bounds are constant and legal, so there is always a histogram.
-    hdrhistogram::Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap_or_else(|_| unreachable!())
+    hdrhistogram::Histogram::new_with_bounds(1, 60_000_000_000, 3)
+        .unwrap_or_else(|_| unreachable!())
 }

@@ -75,33 +75,60 @@ impl<'p> Command<'p> {
     ///
     /// Errors: [`Error::Exec`] when there is no such program, [`Error::System`] when its output
     /// cannot be opened.
-    pub fn new(name: Name, variant: &str, options: Options, plan: &'p Plan) -> Result<Command<'p>, Error> {
+    pub fn new(
+        name: Name,
+        variant: &str,
+        options: Options,
+        plan: &'p Plan,
+    ) -> Result<Command<'p>, Error> {
         let path = find_program(&options.argv[0])?;
-        let null = |write: bool| OpenOptions::new().read(!write).write(write).open("/dev/null").map(OwnedFd::from);
+        let null = |write: bool| {
+            OpenOptions::new()
+                .read(!write)
+                .write(write)
+                .open("/dev/null")
+                .map(OwnedFd::from)
+        };
         let system = |action: &str| Error::system(action.to_owned());
         let (mut stderr, mut files) = (None, Vec::new());
         if options.output != Output::Inherit {
             let (read, write) = io::pipe().map_err(system("make a pipe"))?;
-            nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
-                .map_err(|errno| system("set up a pipe")(errno.into()))?;
+            nix::fcntl::fcntl(
+                &read,
+                nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+            )
+            .map_err(|errno| system("set up a pipe")(errno.into()))?;
             stderr = Some(OwnedFd::from(read));
             let output = match &options.output {
                 Output::File(path) => {
-                    let opened = File::create(path).and_then(|_| OpenOptions::new().append(true).open(path));
-                    opened.map(OwnedFd::from).map_err(Error::system(format!("open {}", path.display())))?
+                    let opened =
+                        File::create(path).and_then(|_| OpenOptions::new().append(true).open(path));
+                    opened
+                        .map(OwnedFd::from)
+                        .map_err(Error::system(format!("open {}", path.display())))?
                 }
                 _ => null(true).map_err(system("open /dev/null"))?,
             };
-            files = vec![Some(null(false).map_err(system("open /dev/null"))?), Some(output), Some(write.into())];
+            files = vec![
+                Some(null(false).map_err(system("open /dev/null"))?),
+                Some(output),
+                Some(write.into()),
+            ];
         }
-        let interactive = options.output == Output::Inherit && nix::unistd::isatty(io::stdin()).unwrap_or(false);
+        let interactive =
+            options.output == Output::Inherit && nix::unistd::isatty(io::stdin()).unwrap_or(false);
         let affinity = match &options.cpus {
             None => None,
             Some(cpus) => Some(cpu_set(cpus)?),
         };
         let program = Program {
             path,
-            argv: options.argv.iter().cloned().map(c_string).collect::<Result<_, _>>()?,
+            argv: options
+                .argv
+                .iter()
+                .cloned()
+                .map(c_string)
+                .collect::<Result<_, _>>()?,
             envp: super::environment()?,
             files,
             affinity,
@@ -109,7 +136,15 @@ impl<'p> Command<'p> {
         };
         let launcher = Launcher::new(program).map_err(system("prepare to launch"))?;
         let program = options.argv[0].to_string_lossy().into_owned();
-        Ok(Command { options, name, variant: variant.to_owned(), program, launcher, stderr, plan })
+        Ok(Command {
+            options,
+            name,
+            variant: variant.to_owned(),
+            program,
+            launcher,
+            stderr,
+            plan,
+        })
     }
 
     /// Waits for the end of `child` and, when it is time, brings it about; calls `tick` after
@@ -191,15 +226,30 @@ impl Workload for Command<'_> {
             return Ok(Outcome::Interrupted(signal));
         }
         let rotation = (!turn.only).then_some(turn.order.round);
-        let child = self.launcher.start().map_err(Error::system(format!("start a process for {}", self.program)))?;
-        let how = How { inherit: true, enable_on_exec: true, user_access: false };
-        let counting = self.plan.open(rotation, Target::Thread(child.pid().as_raw()), how).map_err(|error| self.uncounted(&error))?;
+        let child = self.launcher.start().map_err(Error::system(format!(
+            "start a process for {}",
+            self.program
+        )))?;
+        let how = How {
+            inherit: true,
+            enable_on_exec: true,
+            user_access: false,
+        };
+        let counting = self
+            .plan
+            .open(rotation, Target::Thread(child.pid().as_raw()), how)
+            .map_err(|error| self.uncounted(&error))?;
         let read = || counting.read().map_err(|error| self.uncounted(&error));
 
         let released = Instant::now();
         child.release();
         let mut intervals = Intervals::new(self.plan, rotation, released);
-        let wait = Wait::new(released, self.options.timeout, self.options.interval, interrupt);
+        let wait = Wait::new(
+            released,
+            self.options.timeout,
+            self.options.interval,
+            interrupt,
+        );
         let (ending, stderr) = self.attend(&child, wait, &mut || {
             partly(intervals.observe(read()?, self.options.interval)).map_err(Error::Output)
         })?;
@@ -207,23 +257,35 @@ impl Workload for Command<'_> {
         let pid = child.pid();
         let exit = child.reap().map_err(Error::system("wait for the child"))?;
         if let Some(errno) = exit.exec_error {
-            return Err(Error::Exec { program: self.program.clone(), errno });
+            return Err(Error::Exec {
+                program: self.program.clone(),
+                errno,
+            });
         }
-        let mut observed = Observed { iterations: 1, ..Observed::default() };
+        let mut observed = Observed {
+            iterations: 1,
+            ..Observed::default()
+        };
         observed.values = self.own_values(wall, &exit.usage);
         let counted = self.plan.values(rotation, &read()?);
         observed.values.extend(cpus_used(&counted, wall));
-        observed.values.extend(counted.into_iter().map(|(_, value)| value));
+        observed
+            .values
+            .extend(counted.into_iter().map(|(_, value)| value));
         if self.stderr.is_some() && nix::sys::signal::killpg(pid, None).is_ok() {
             if ending != Ending::ByItself {
                 let _ = killpg(pid, Signal::SIGKILL);
             }
-            observed.warnings.push(Warning("it left processes behind; what they do later is not counted".to_owned()));
+            observed.warnings.push(Warning(
+                "it left processes behind; what they do later is not counted".to_owned(),
+            ));
         }
         let failure = match ending {
             Ending::Interrupted(signal) => {
                 if turn.only && self.options.interval.is_none() {
-                    observed.warnings.push(Warning(format!("cut short by {signal}")));
+                    observed
+                        .warnings
+                        .push(Warning(format!("cut short by {signal}")));
                     partly(observed).map_err(Error::Output)?;
                 }
                 return Ok(Outcome::Interrupted(signal));
@@ -238,9 +300,11 @@ impl Workload for Command<'_> {
                 observed.code = code;
                 Ok(Outcome::Observed(observed))
             }
-            Some((why, code)) => {
-                Ok(Outcome::Failed { why, stderr: String::from_utf8_lossy(&stderr).into_owned(), code })
-            }
+            Some((why, code)) => Ok(Outcome::Failed {
+                why,
+                stderr: String::from_utf8_lossy(&stderr).into_owned(),
+                code,
+            }),
         }
     }
 }
@@ -256,19 +320,27 @@ enum Ending {
 /// How long a child that was asked to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
-
 /// The kernel counts in what a child had resident before its exec, and that is our memory: below
 /// our own peak it tells nothing of the child.
 fn peak_rss(child_kib: u64) -> Figure {
     /// The kernel's counters of resident pages lag by some pages a CPU.
     const SLACK_KIB: u64 = 256;
-    let own_kib = || procfs::process::Process::myself().and_then(|own| own.status()).ok()?.vmhwm;
+    let own_kib = || {
+        procfs::process::Process::myself()
+            .and_then(|own| own.status())
+            .ok()?
+            .vmhwm
+    };
     match own_kib() {
-        Some(own_kib) if child_kib > own_kib + SLACK_KIB => Figure::Exact(child_kib as f64 * 1024.0),
+        Some(own_kib) if child_kib > own_kib + SLACK_KIB => {
+            Figure::Exact(child_kib as f64 * 1024.0)
+        }
         Some(own_kib) => Figure::absent(format!(
             "it stayed below the {own_kib} KiB of poise itself, which the kernel counts in until the exec"
         )),
-        None => Figure::absent("our own resident set, which the kernel counts in until the exec, cannot be read"),
+        None => Figure::absent(
+            "our own resident set, which the kernel counts in until the exec, cannot be read",
+        ),
     }
 }
 
@@ -278,8 +350,12 @@ pub(super) fn failure(exit: &Exit) -> Option<(String, u8)> {
         (Some(0), _) => None,
         (Some(code), _) => Some((format!("exit status {code}"), code as u8)),
         (None, Some(number)) => {
-            let name = Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |s| s.to_string());
-            Some((format!("killed by {name}"), 128u8.saturating_add(number as u8)))
+            let name = Signal::try_from(number)
+                .map_or_else(|_| format!("signal {number}"), |s| s.to_string());
+            Some((
+                format!("killed by {name}"),
+                128u8.saturating_add(number as u8),
+            ))
         }
         (None, None) => Some(("an end without status".to_owned(), 125)),
     }
@@ -294,23 +370,31 @@ fn run_prepare(command: &str) -> Result<(), Error> {
         .map_err(Error::system("run /bin/sh for --prepare"))?;
     match status.success() {
         true => Ok(()),
-        false => Err(Error::Prepare(format!("the preparation `{command}` failed: {status}"))),
+        false => Err(Error::Prepare(format!(
+            "the preparation `{command}` failed: {status}"
+        ))),
     }
 }
 
 fn cpu_set(cpus: &[usize]) -> Result<CpuSet, Error> {
     let mut set = CpuSet::new();
     for &cpu in cpus {
-        set.set(cpu).map_err(|errno| Error::system(format!("choose CPU {cpu}"))(errno.into()))?;
+        set.set(cpu)
+            .map_err(|errno| Error::system(format!("choose CPU {cpu}"))(errno.into()))?;
     }
     Ok(set)
 }
 
 /// The file that a shell would execute for `program`.
 fn find_program(program: &OsStr) -> Result<CString, Error> {
-    let failed = |errno| Error::Exec { program: program.to_string_lossy().into_owned(), errno };
+    let failed = |errno| Error::Exec {
+        program: program.to_string_lossy().into_owned(),
+        errno,
+    };
     let executable = |path: &Path| match std::fs::metadata(path) {
-        Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::ENOENT))),
+        Err(error) => Err(Errno::from_raw(
+            error.raw_os_error().unwrap_or(libc::ENOENT),
+        )),
         Ok(file) if !file.is_file() => Err(Errno::EACCES),
         Ok(_) => access(path, AccessFlags::X_OK),
     };

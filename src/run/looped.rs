@@ -47,15 +47,26 @@ impl<'p> Looped<'p> {
         interrupt: &Interrupt,
     ) -> Result<Result<Looped<'p>, Signal>, Error> {
         let name = spec.name();
-        let mut looped =
-            Looped { spec, name, plan, iterations: 0, scratch: std::env::temp_dir(), tick_sec, latencies };
-        let job = Job::Calibrate { target_ns: BATCH.as_nanos() as u64 };
+        let mut looped = Looped {
+            spec,
+            name,
+            plan,
+            iterations: 0,
+            scratch: std::env::temp_dir(),
+            tick_sec,
+            latencies,
+        };
+        let job = Job::Calibrate {
+            target_ns: BATCH.as_nanos() as u64,
+        };
         match looped.run(Vec::new(), job, interrupt)? {
             Ok(Report::Calibrated { iterations, .. }) => {
                 looped.iterations = iterations;
                 Ok(Ok(looped))
             }
-            Ok(_) => Err(Error::Prepare("the measured process answered another question".to_owned())),
+            Ok(_) => Err(Error::Prepare(
+                "the measured process answered another question".to_owned(),
+            )),
             Err(signal) => Ok(Err(signal)),
         }
     }
@@ -67,10 +78,18 @@ impl<'p> Looped<'p> {
         job: Job,
         interrupt: &Interrupt,
     ) -> Result<Result<Report, Signal>, Error> {
-        let request = Request { spec: self.spec.to_string(), groups, scratch: self.scratch.clone(), job };
+        let request = Request {
+            spec: self.spec.to_string(),
+            groups,
+            scratch: self.scratch.clone(),
+            job,
+        };
         let started = Started::start(&request)?;
         let mut wait = Wait::new(Instant::now(), None, None, interrupt);
-        match wait.until(Some(started.readable()), None).map_err(|errno| Error::system("wait")(errno.into()))? {
+        match wait
+            .until(Some(started.pidfd()), None)
+            .map_err(|errno| Error::system("wait")(errno.into()))?
+        {
             // Dropped, the process is killed and reaped.
             Woken::Interrupted(signal) => Ok(Err(signal)),
             _ => started.hear().map(Ok),
@@ -84,19 +103,28 @@ impl<'p> Looped<'p> {
         let cpu_sec = slope(large.cpu_ns, small.cpu_ns) / 1e9;
         let cpu = match self.spec.counts_children() {
             false => Figure::Exact(cpu_sec),
-            true => Figure::Partial { value: cpu_sec, part: Part("without its child processes".to_owned()) },
+            true => Figure::Partial {
+                value: cpu_sec,
+                part: Part("without its child processes".to_owned()),
+            },
         };
         let mut values = vec![exact("sec/op", op_sec), Value::new("cpu-sec/op", cpu)];
         let both = |of: fn(&Batch) -> i64| (of(&small) + of(&large)) as f64 / 1e6;
         let batches_sec = (small.wall_ns + large.wall_ns) as f64 / 1e9;
-        for (unit, seconds) in [("user-sec/op", both(|b| b.user_us)), ("sys-sec/op", both(|b| b.system_us))] {
+        for (unit, seconds) in [
+            ("user-sec/op", both(|b| b.user_us)),
+            ("sys-sec/op", both(|b| b.system_us)),
+        ] {
             let per_op = seconds / (small.iterations + large.iterations) as f64;
             let figure = match self.tick_sec {
                 None => Figure::Exact(per_op),
-                Some(tick_sec) if batches_sec < LEAST_TICKS * tick_sec => {
-                    Figure::absent(Cause::new("the batches are too short for the ticks at which it is sampled"))
-                }
-                Some(period_sec) => Figure::Sampled { value: per_op, period_sec },
+                Some(tick_sec) if batches_sec < LEAST_TICKS * tick_sec => Figure::absent(
+                    Cause::new("the batches are too short for the ticks at which it is sampled"),
+                ),
+                Some(period_sec) => Figure::Sampled {
+                    value: per_op,
+                    period_sec,
+                },
             };
             values.push(Value::new(unit, figure));
         }
@@ -108,16 +136,33 @@ impl<'p> Looped<'p> {
         for ((kind, large), (_, small)) in in_large.into_iter().zip(in_small) {
             let figure = match kind {
                 Kind::Ratio => large.figure,
-                Kind::Total => large.figure.weaker(small.figure, |large, small| (large - small) / operations),
+                Kind::Total => large
+                    .figure
+                    .weaker(small.figure, |large, small| (large - small) / operations),
             };
-            values.push(Value { unit: large.unit, figure });
+            values.push(Value {
+                unit: large.unit,
+                figure,
+            });
         }
-        values.push(exact("tare-sec", small.wall_ns as f64 / 1e9 - op_sec * small.iterations as f64));
+        values.push(exact(
+            "tare-sec",
+            small.wall_ns as f64 / 1e9 - op_sec * small.iterations as f64,
+        ));
         values.push(exact("empty-sec", empty.wall_ns as f64 / 1e9));
-        Observed { iterations: small.iterations + large.iterations, values, ..Observed::default() }
+        Observed {
+            iterations: small.iterations + large.iterations,
+            values,
+            ..Observed::default()
+        }
     }
 
-    fn percentiles(&self, counts: &[(u64, u64)], clock_ns: f64, step_ns: u64) -> Result<Observed, Error> {
+    fn percentiles(
+        &self,
+        counts: &[(u64, u64)],
+        clock_ns: f64,
+        step_ns: u64,
+    ) -> Result<Observed, Error> {
         let mut histogram = batch::new_histogram();
         for &(ns, count) in counts {
             histogram.saturating_record_n(ns, count);
@@ -135,11 +180,20 @@ impl<'p> Looped<'p> {
         }
         let net = |ns: u64| (ns as f64 - clock_ns) / 1e9;
         let mut values: Vec<Value> = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)]
-            .map(|(name, quantile)| exact(&format!("{name}-sec"), net(histogram.value_at_quantile(quantile))))
+            .map(|(name, quantile)| {
+                exact(
+                    &format!("{name}-sec"),
+                    net(histogram.value_at_quantile(quantile)),
+                )
+            })
             .into();
         values.push(exact("max-sec", net(histogram.max())));
         values.push(exact("clock-sec", clock_ns / 1e9));
-        Ok(Observed { iterations: histogram.len(), values, ..Observed::default() })
+        Ok(Observed {
+            iterations: histogram.len(),
+            values,
+            ..Observed::default()
+        })
     }
 }
 
@@ -160,21 +214,39 @@ impl Workload for Looped<'_> {
     ) -> Result<Outcome, Error> {
         let rotation = (!turn.only).then_some(turn.order.round);
         let (groups, job) = match self.latencies {
-            Some(_) => (Vec::new(), Job::Latency { iterations: self.iterations }),
+            Some(_) => (
+                Vec::new(),
+                Job::Latency {
+                    iterations: self.iterations,
+                },
+            ),
             None => (
                 self.plan.spellings(rotation),
-                Job::Pair { iterations: self.iterations, large_first: turn.coin },
+                Job::Pair {
+                    iterations: self.iterations,
+                    large_first: turn.coin,
+                },
             ),
         };
         match self.run(groups, job, interrupt)? {
             Err(signal) => Ok(Outcome::Interrupted(signal)),
-            Ok(Report::Pair { empty, small, large }) => {
-                Ok(Outcome::Observed(self.slopes(rotation, [empty, small, large])))
-            }
-            Ok(Report::Latency { counts, clock_ns, step_ns }) => {
-                self.percentiles(&counts, clock_ns, step_ns).map(Outcome::Observed)
-            }
-            Ok(_) => Err(Error::Prepare("the measured process answered another question".to_owned())),
+            Ok(Report::Pair {
+                empty,
+                small,
+                large,
+            }) => Ok(Outcome::Observed(
+                self.slopes(rotation, [empty, small, large]),
+            )),
+            Ok(Report::Latency {
+                counts,
+                clock_ns,
+                step_ns,
+            }) => self
+                .percentiles(&counts, clock_ns, step_ns)
+                .map(Outcome::Observed),
+            Ok(_) => Err(Error::Prepare(
+                "the measured process answered another question".to_owned(),
+            )),
         }
     }
 }

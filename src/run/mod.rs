@@ -133,10 +133,14 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Error::Exec { errno: Errno::ENOEXEC, .. } => {
-                Some("a script needs a first line such as #!/bin/sh; or run it with --shell")
-            }
-            Error::Exec { errno: Errno::ENOENT, .. } => Some("check its spelling and $PATH; shell syntax needs --shell"),
+            Error::Exec {
+                errno: Errno::ENOEXEC,
+                ..
+            } => Some("a script needs a first line such as #!/bin/sh; or run it with --shell"),
+            Error::Exec {
+                errno: Errno::ENOENT,
+                ..
+            } => Some("check its spelling and $PATH; shell syntax needs --shell"),
             Error::Count(cause) => cause.cure.as_deref(),
             _ => None,
         }
@@ -159,7 +163,13 @@ struct Intervals<'p> {
 
 impl<'p> Intervals<'p> {
     fn new(plan: &'p Plan, rotation: Option<u64>, began: Instant) -> Intervals<'p> {
-        Intervals { plan, rotation, began, last: began, readings: None }
+        Intervals {
+            plan,
+            rotation,
+            began,
+            last: began,
+            readings: None,
+        }
     }
 
     /// The interval that ends now; `nominal` is its wanted length.
@@ -170,12 +180,21 @@ impl<'p> Intervals<'p> {
             None => readings.clone(),
         };
         let mut values = vec![exact("sec/op", (now - self.last).as_secs_f64())];
-        values.extend(self.plan.values(self.rotation, &counted).into_iter().map(|(_, value)| value));
+        values.extend(
+            self.plan
+                .values(self.rotation, &counted)
+                .into_iter()
+                .map(|(_, value)| value),
+        );
         (self.last, self.readings) = (now, Some(readings));
         Observed {
-            parameter: nominal.map(|length| ("interval", humantime::format_duration(length).to_string())),
+            parameter: nominal
+                .map(|length| ("interval", humantime::format_duration(length).to_string())),
             iterations: 1,
-            config: vec![("interval-end".to_owned(), format!("{:.3}", (now - self.began).as_secs_f64()))],
+            config: vec![(
+                "interval-end".to_owned(),
+                format!("{:.3}", (now - self.began).as_secs_f64()),
+            )],
             values,
             ..Observed::default()
         }
@@ -188,8 +207,16 @@ fn exact(unit: &str, figure: f64) -> Value {
 
 /// CPUs that were busy on average: CPU time over wall time.
 fn cpus_used(counted: &[(Kind, Value)], wall: Duration) -> Option<Value> {
-    let (_, clock) = counted.iter().find(|(_, value)| value.unit.as_str() == "task-clock-sec/op")?;
-    Some(Value::new("CPUs", clock.figure.clone().map(|busy_sec| busy_sec / wall.as_secs_f64())))
+    let (_, clock) = counted
+        .iter()
+        .find(|(_, value)| value.unit.as_str() == "task-clock-sec/op")?;
+    Some(Value::new(
+        "CPUs",
+        clock
+            .figure
+            .clone()
+            .map(|busy_sec| busy_sec / wall.as_secs_f64()),
+    ))
 }
 
 /// Our environment, to be handed on as it is.
@@ -203,7 +230,8 @@ fn environment() -> Result<Vec<CString>, Error> {
 }
 
 fn c_string(text: OsString) -> Result<CString, Error> {
-    CString::new(text.into_vec()).map_err(|error| Error::system("pass an argument with a NUL byte")(error.into()))
+    CString::new(text.into_vec())
+        .map_err(|error| Error::system("pass an argument with a NUL byte")(error.into()))
 }
 
 fn exec_reason(errno: Errno) -> &'static str {
@@ -230,8 +258,15 @@ pub fn drive(
     let mut tally = Tally::default();
     for _ in 0..warmup {
         for workload in workloads.iter_mut() {
-            let turn = Turn { workload: 0, order: Default::default(), coin: false, only: false };
-            if let Outcome::Interrupted(signal) = workload.observe(&turn, interrupt, &mut |_| Ok(()))? {
+            let turn = Turn {
+                workload: 0,
+                order: Default::default(),
+                coin: false,
+                only: false,
+            };
+            if let Outcome::Interrupted(signal) =
+                workload.observe(&turn, interrupt, &mut |_| Ok(()))?
+            {
                 tally.interrupted = Some(signal);
                 return Ok(tally);
             }
@@ -244,7 +279,10 @@ pub fn drive(
         let record = |observed: Observed| {
             let name = benchmark.clone();
             Record::Sample(Sample {
-                benchmark: observed.parameter.into_iter().fold(name, |name, (key, value)| name.with(key, value)),
+                benchmark: observed
+                    .parameter
+                    .into_iter()
+                    .fold(name, |name, (key, value)| name.with(key, value)),
                 variant: variant.clone(),
                 iterations: observed.iterations,
                 order: turn.order,
@@ -270,11 +308,21 @@ pub fn drive(
             Outcome::Failed { why, stderr, code } => {
                 tally.end.failures += 1;
                 tally.failed_code.get_or_insert(code);
-                let failure = Failure { benchmark: benchmark.clone(), variant: variant.clone(), order: turn.order, why: why.clone(), stderr };
+                let failure = Failure {
+                    benchmark: benchmark.clone(),
+                    variant: variant.clone(),
+                    order: turn.order,
+                    why: why.clone(),
+                    stderr,
+                };
                 sink(Record::Failure(failure)).map_err(Error::Output)?;
                 let (failures, runs) = (tally.end.failures, turn.order.sequence + 1);
                 if failures >= 3 && failures * 2 > runs {
-                    return Err(Error::TooManyFailures { failures, runs, why });
+                    return Err(Error::TooManyFailures {
+                        failures,
+                        runs,
+                        why,
+                    });
                 }
             }
             Outcome::Interrupted(signal) => {

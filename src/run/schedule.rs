@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rand::{RngExt, SeedableRng};
 use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use crate::sample::Order;
@@ -42,7 +42,12 @@ impl Schedule {
     /// A schedule for workloads 0 … `workloads` − 1.
     pub fn new(seed: u64, workloads: usize, limits: Limits) -> Schedule {
         let random = Pcg64Mcg::seed_from_u64(seed);
-        let mut schedule = Schedule { random, limits, order: Order::default(), round: (0..workloads).collect() };
+        let mut schedule = Schedule {
+            random,
+            limits,
+            order: Order::default(),
+            round: (0..workloads).collect(),
+        };
         schedule.draw();
         schedule
     }
@@ -57,11 +62,17 @@ impl Schedule {
         }
         let fresh_round = self.order.position == 0;
         let late = self.order.round > 0 && self.limits.time.is_some_and(|limit| elapsed >= limit);
-        if self.round.is_empty() || fresh_round && (self.order.round >= self.limits.rounds || late) {
+        if self.round.is_empty() || fresh_round && (self.order.round >= self.limits.rounds || late)
+        {
             return None;
         }
         let workload = self.round[self.order.position as usize];
-        let turn = Turn { workload, order: self.order, coin: self.random.random(), only: self.limits.rounds == 1 };
+        let turn = Turn {
+            workload,
+            order: self.order,
+            coin: self.random.random(),
+            only: self.limits.rounds == 1,
+        };
         self.order.sequence += 1;
         self.order.position += 1;
         Some(turn)
@@ -99,15 +110,28 @@ mod tests {
     fn the_order_is_drawn_from_the_seed_alone() {
         assert_eq!(all(1, 4, 20), all(1, 4, 20));
         assert_ne!(all(1, 4, 20), all(2, 4, 20));
-        let firsts = all(3, 2, 400).chunks(2).filter(|round| round[0].workload == 0).count();
-        assert!((150..250).contains(&firsts), "{firsts} of 400 rounds begin with the first");
+        let firsts = all(3, 2, 400)
+            .chunks(2)
+            .filter(|round| round[0].workload == 0)
+            .count();
+        assert!(
+            (150..250).contains(&firsts),
+            "{firsts} of 400 rounds begin with the first"
+        );
     }
 
     #[test]
     fn limits_end_the_run_at_a_whole_round() {
         assert_eq!(all(1, 3, 0), []);
         assert_eq!(all(1, 0, 5), []);
-        let mut schedule = Schedule::new(1, 2, Limits { rounds: 100, time: Some(Duration::from_secs(1)) });
+        let mut schedule = Schedule::new(
+            1,
+            2,
+            Limits {
+                rounds: 100,
+                time: Some(Duration::from_secs(1)),
+            },
+        );
         let late = Duration::from_secs(2);
         assert!(schedule.next(late).is_some(), "the first round always runs");
         assert!(schedule.next(late).is_some(), "and is finished");

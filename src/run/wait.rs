@@ -46,7 +46,14 @@ impl<'i> Wait<'i> {
         // A moment past the end of time never comes.
         let after = |length| start.checked_add(length);
         let (deadline, due) = (timeout.and_then(after), interval.and_then(after));
-        Wait { interrupt, heeds_interrupt: true, deadline, interval, due, tail: Vec::new() }
+        Wait {
+            interrupt,
+            heeds_interrupt: true,
+            deadline,
+            interval,
+            due,
+            tail: Vec::new(),
+        }
     }
 
     /// From now on no signal is heeded and no interval given; the time is up after `grace`.
@@ -63,7 +70,11 @@ impl<'i> Wait<'i> {
 
     /// Waits until `process` (a pidfd, if its end is to be seen) has ended or something else is to be done. What comes
     /// through `pipe` is read, and its end kept.
-    pub fn until(&mut self, process: Option<BorrowedFd<'_>>, pipe: Option<&OwnedFd>) -> nix::Result<Woken> {
+    pub fn until(
+        &mut self,
+        process: Option<BorrowedFd<'_>>,
+        pipe: Option<&OwnedFd>,
+    ) -> nix::Result<Woken> {
         loop {
             if let Some(signal) = self.interrupt.caught().filter(|_| self.heeds_interrupt) {
                 self.heeds_interrupt = false;
@@ -82,10 +93,16 @@ impl<'i> Wait<'i> {
             }
             let interrupt = self.heeds_interrupt.then_some(self.interrupt.as_fd());
             let watched = [process, interrupt, pipe.map(AsFd::as_fd)];
-            let mut watched: Vec<PollFd<'_>> =
-                watched.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            let mut watched: Vec<PollFd<'_>> = watched
+                .into_iter()
+                .flatten()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                .collect();
             let next = [self.deadline, self.due].into_iter().flatten().min();
-            match poll(&mut watched, next.map_or(PollTimeout::NONE, |moment| timeout(moment - now))) {
+            match poll(
+                &mut watched,
+                next.map_or(PollTimeout::NONE, |moment| timeout(moment - now)),
+            ) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno),
             }
@@ -104,7 +121,9 @@ impl<'i> Wait<'i> {
         // What a full pipe holds, and no more: a process that never stops writing must not keep
         // us here.
         for _ in 0..4 {
-            let Ok(got @ 1..) = nix::unistd::read(pipe, &mut buffer) else { return };
+            let Ok(got @ 1..) = nix::unistd::read(pipe, &mut buffer) else {
+                return;
+            };
             self.tail.extend_from_slice(&buffer[..got]);
             let surplus = self.tail.len().saturating_sub(TAIL_BYTES);
             self.tail.drain(..surplus);

@@ -93,7 +93,13 @@ const STACK_BYTES: usize = 64 * 1024;
 impl Launcher {
     /// Prepares to launch `program`; the signal mask of its children is the present one.
     pub fn new(program: Program) -> io::Result<Launcher> {
-        let null_terminated = |words: &[CString]| words.iter().map(|w| w.as_ptr()).chain([ptr::null()]).collect();
+        let null_terminated = |words: &[CString]| {
+            words
+                .iter()
+                .map(|w| w.as_ptr())
+                .chain([ptr::null()])
+                .collect()
+        };
         Ok(Launcher(Rc::new(Body {
             argv: null_terminated(&program.argv),
             envp: null_terminated(&program.envp),
@@ -119,7 +125,11 @@ impl Launcher {
         body.exec_errno.store(0, Ordering::Relaxed);
         let mut pidfd: c_int = -1;
         let mut mask = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask))?;
+        sigprocmask(
+            SigmaskHow::SIG_SETMASK,
+            Some(&SigSet::all()),
+            Some(&mut mask),
+        )?;
         // SAFETY: the reference count was one, so no other child runs on the stack; the stack and
         // all else the child reads live in `body`, which the new `Child` keeps until it is
         // reaped. The end of a slice of u128 is aligned to 16 bytes as the ABIs want it.
@@ -140,7 +150,12 @@ impl Launcher {
         }
         // SAFETY: clone succeeded with CLONE_PIDFD, so it stored a new descriptor that nobody else owns.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        let child = Child { pid: Pid::from_raw(pid), pidfd, body, reaped: false };
+        let child = Child {
+            pid: Pid::from_raw(pid),
+            pidfd,
+            body,
+            reaped: false,
+        };
         if child.body.program.own_group {
             // Here, not in the child: so that the group exists when we return.
             nix::unistd::setpgid(child.pid, child.pid)?;
@@ -165,7 +180,12 @@ impl Child {
         self.body.released.store(1, Ordering::Release);
         // SAFETY: FUTEX_WAKE reads nothing; the address is that of a live atomic.
         let _ = unsafe {
-            raw_syscall!(Sysno::futex, self.body.released.as_ptr(), libc::FUTEX_WAKE, 1)
+            raw_syscall!(
+                Sysno::futex,
+                self.body.released.as_ptr(),
+                libc::FUTEX_WAKE,
+                1
+            )
         };
     }
 
@@ -268,7 +288,12 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
             }
         }
         if let Some(cpus) = &body.program.affinity {
-            let result = raw_syscall!(Sysno::sched_setaffinity, 0, size_of::<CpuSet>(), ptr::from_ref(cpus));
+            let result = raw_syscall!(
+                Sysno::sched_setaffinity,
+                0,
+                size_of::<CpuSet>(),
+                ptr::from_ref(cpus)
+            );
             if failed(result) {
                 fail(result.wrapping_neg());
             }
@@ -276,14 +301,31 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
         // The Rust runtime ignores SIGPIPE in us; programs expect its default. An all-zero
         // kernel sigaction is SIG_DFL without flags on every architecture.
         let default_action = [0u64; 4];
-        raw_syscall!(Sysno::rt_sigaction, libc::SIGPIPE, default_action.as_ptr(), 0, 8);
+        raw_syscall!(
+            Sysno::rt_sigaction,
+            libc::SIGPIPE,
+            default_action.as_ptr(),
+            0,
+            8
+        );
 
         while body.released.load(Ordering::Acquire) == 0 {
             raw_syscall!(Sysno::futex, body.released.as_ptr(), libc::FUTEX_WAIT, 0, 0);
         }
         raw_syscall!(Sysno::prctl, libc::PR_SET_PDEATHSIG, 0);
-        raw_syscall!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, ptr::from_ref(body.mask.as_ref()), 0, 8);
-        let result = raw_syscall!(Sysno::execve, body.program.path.as_ptr(), body.argv.as_ptr(), body.envp.as_ptr());
+        raw_syscall!(
+            Sysno::rt_sigprocmask,
+            libc::SIG_SETMASK,
+            ptr::from_ref(body.mask.as_ref()),
+            0,
+            8
+        );
+        let result = raw_syscall!(
+            Sysno::execve,
+            body.program.path.as_ptr(),
+            body.argv.as_ptr(),
+            body.envp.as_ptr()
+        );
         fail(result.wrapping_neg())
     }
 }

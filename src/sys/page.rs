@@ -18,7 +18,16 @@ impl Page {
     pub fn map(fd: BorrowedFd<'_>) -> io::Result<Page> {
         // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing; it is
         // unmapped only by `drop`.
-        let address = unsafe { mmap(None, PAGE_BYTES, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, fd, 0) }?;
+        let address = unsafe {
+            mmap(
+                None,
+                PAGE_BYTES,
+                ProtFlags::PROT_READ,
+                MapFlags::MAP_SHARED,
+                fd,
+                0,
+            )
+        }?;
         Ok(Page(address.cast()))
     }
 
@@ -61,11 +70,16 @@ impl Page {
                     return None;
                 }
                 let offset = read_volatile(&raw const (*page).offset);
-                let unused_bits = 64u32.saturating_sub(read_volatile(&raw const (*page).pmc_width).into());
+                let unused_bits =
+                    64u32.saturating_sub(read_volatile(&raw const (*page).pmc_width).into());
                 let raw = counter(index - 1)?;
                 let extended = ((raw << unused_bits) as i64) >> unused_bits;
                 compiler_fence(Ordering::SeqCst);
-                (before, read_volatile(&raw const (*page).lock), offset.wrapping_add(extended))
+                (
+                    before,
+                    read_volatile(&raw const (*page).lock),
+                    offset.wrapping_add(extended),
+                )
             };
             if before == after {
                 return Some(count as u64);
@@ -89,7 +103,9 @@ impl Drop for Page {
 unsafe fn counter(number: u32) -> Option<u64> {
     let (low, high): (u32, u32);
     // SAFETY: allowed by the caller's promise; it changes two registers only.
-    unsafe { std::arch::asm!("rdpmc", in("ecx") number, out("eax") low, out("edx") high, options(nomem, nostack)) };
+    unsafe {
+        std::arch::asm!("rdpmc", in("ecx") number, out("eax") low, out("edx") high, options(nomem, nostack))
+    };
     Some(u64::from(high) << 32 | u64::from(low))
 }
 

@@ -31,7 +31,11 @@ impl Target {
 /// close-on-exec.
 ///
 /// Errors are the kernel's own errno; `perf::Error` gives them their meaning.
-pub fn open(attr: &perf_event_attr, target: Target, leader: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+pub fn open(
+    attr: &perf_event_attr,
+    target: Target,
+    leader: Option<BorrowedFd<'_>>,
+) -> io::Result<OwnedFd> {
     let mut attr = *attr;
     attr.size = size_of::<perf_event_attr>() as u32;
     let (pid, cpu) = target.pid_cpu();
@@ -39,7 +43,7 @@ pub fn open(attr: &perf_event_attr, target: Target, leader: Option<BorrowedFd<'_
     let flags = u64::from(bindings::PERF_FLAG_FD_CLOEXEC);
     // SAFETY: `attr` is a live, fully initialised structure whose `size` is its own; the kernel
     // writes to it only the size it knows (E2BIG), within the structure.
-    let fd = unsafe { perf_event_open_sys::perf_event_open(&mut attr, pid, cpu, group_fd, flags.into()) };
+    let fd = unsafe { perf_event_open_sys::perf_event_open(&mut attr, pid, cpu, group_fd, flags) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -56,7 +60,9 @@ pub fn enable(fd: impl AsFd, group: bool) -> io::Result<()> {
 /// Stops counting; `group` means the leader's whole group.
 pub fn disable(fd: impl AsFd, group: bool) -> io::Result<()> {
     // SAFETY: as for `enable`.
-    check(unsafe { perf_event_open_sys::ioctls::DISABLE(fd.as_fd().as_raw_fd(), group_flag(group)) })
+    check(unsafe {
+        perf_event_open_sys::ioctls::DISABLE(fd.as_fd().as_raw_fd(), group_flag(group))
+    })
 }
 
 /// Sets the count to zero (not the enabled and running times); `group` means the whole group.
@@ -66,9 +72,17 @@ pub fn reset(fd: impl AsFd, group: bool) -> io::Result<()> {
 }
 
 fn group_flag(group: bool) -> u32 {
-    if group { bindings::PERF_IOC_FLAG_GROUP } else { 0 }
+    if group {
+        bindings::PERF_IOC_FLAG_GROUP
+    } else {
+        0
+    }
 }
 
 fn check(result: i32) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

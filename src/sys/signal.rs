@@ -10,6 +10,7 @@ pub fn is_ignored(signal: Signal) -> bool {
     // new action the call only writes the present one into it.
     unsafe {
         let mut present: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal as i32, ptr::null(), &mut present) == 0 && present.sa_sigaction == libc::SIG_IGN
+        libc::sigaction(signal as i32, ptr::null(), &mut present) == 0
+            && present.sa_sigaction == libc::SIG_IGN
     }
 }
