@@ -87,7 +87,7 @@ impl Unit {
         let (stem, _) = split_modifier(&self.0);
         match stem {
             "IPC" => Some(Better::Higher),
-            "CPUs" => None,
+            "CPUs" | "CPU-Hz" => None,
             s if s.ends_with("/s") => Some(Better::Higher),
             _ => Some(Better::Lower),
         }
@@ -96,7 +96,11 @@ impl Unit {
     /// What the figures are made of, from the words of the name.
     pub fn dimension(&self) -> Dimension {
         let (stem, _) = split_modifier(&self.0);
-        if stem == "IPC" || stem == "CPUs" || stem.ends_with("-rate") || stem.ends_with("-share") {
+        if stem == "IPC"
+            || stem.ends_with("CPUs")
+            || stem.ends_with("-rate")
+            || stem.ends_with("-share")
+        {
             return Dimension::Ratio;
         }
         // The last slash: names of events such as `power/energy-pkg/` have slashes of their own.
@@ -225,6 +229,7 @@ mod tests {
         check("IPC", Dimension::Ratio);
         check("IPC:u", Dimension::Ratio);
         check("branch-miss-rate", Dimension::Ratio);
+        check("others-CPUs", Dimension::Ratio);
     }
 
     #[test]

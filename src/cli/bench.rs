@@ -15,13 +15,16 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use super::options::{self, EventOptions, OutputOptions};
 use super::recorder::Recorder;
 use super::{Usage, stat};
+use crate::machine::facts::Roots;
 use crate::report::{latency, text};
 use crate::run::batch;
 use crate::run::interrupt::Interrupt;
 use crate::run::looped::Looped;
-use crate::run::loops;
+use crate::run::loops::{self, LoopSpec};
+use crate::run::noise::Noise;
 use crate::run::schedule::{Limits, Schedule};
 use crate::run::{self, Workload};
+use crate::sample::Name;
 use crate::sys::perf_event::Target;
 use crate::unit::Unit;
 
@@ -105,6 +108,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let tick_sec = options::tick_sec(None);
 
+    let names: Vec<Name> = specs.iter().map(LoopSpec::name).collect();
     let mut latencies = Vec::new();
     let mut workloads: Vec<Box<dyn Workload + '_>> = Vec::new();
     for spec in specs {
@@ -137,16 +141,23 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         arguments.time.is_none().then_some(arguments.runs),
         Unit::named(shown),
     );
+    let roots = Roots::default();
+    let mut noise = Noise::watch(&roots);
     let driven = run::drive(
         &mut schedule,
         0,
         &mut workloads,
         &interrupt,
+        &mut noise,
         &mut |record| recorder.take(record),
     );
-    let stream = recorder
+    let mut stream = recorder
         .finish(driven.as_ref().ok())
         .map_err(run::Error::Output)?;
+    // They ran in a drawn order; they are shown as they were asked for.
+    stream
+        .benchmarks
+        .sort_by_key(|shown| names.iter().position(|name| *name == shown.name));
 
     let to_stdout = arguments.output.records_to_stdout();
     if !arguments.output.quiet && (!to_stdout || arguments.output.table) {

@@ -19,6 +19,7 @@ use crate::report::{perf_stat, text};
 use crate::run::attach::{Attached, Span, Subject};
 use crate::run::command::{self, Command, Output};
 use crate::run::interrupt::Interrupt;
+use crate::run::noise::Noise;
 use crate::run::schedule::{Limits, Schedule};
 use crate::run::{self, Tally, Workload};
 use crate::sample::Name;
@@ -206,11 +207,14 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         let rounds = arguments.time.is_none().then_some(arguments.repeat);
         recorder.show_progress(&arguments.output_options, rounds, Unit::named("sec/op"));
     }
+    let roots = Roots::default();
+    let mut noise = Noise::watch(&roots);
     let driven = run::drive(
         &mut schedule,
         arguments.warmup,
         &mut workloads,
         &interrupt,
+        &mut noise,
         &mut |r| recorder.take(r),
     );
     let ended = recorder.finish(driven.as_ref().ok());

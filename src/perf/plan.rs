@@ -195,7 +195,11 @@ impl Plan {
 
     fn value(&self, event: &Event, reading: &Reading) -> Value {
         let figure = match reading.figure(event, self.access.residence(event)) {
-            Figure::Exact(0.0) if !event.is_software() && !self.counts_when_provoked(event) => {
+            figure
+                if figure.number() == Some(0.0)
+                    && !event.is_software()
+                    && !self.counts_when_provoked(event) =>
+            {
                 Figure::absent(SILENT)
             }
             figure => figure,

@@ -112,6 +112,39 @@ impl Benchmark {
             .any(|sample| sample.figure("tare-sec").is_some())
     }
 
+    /// Whether a slope cannot be told from nothing: its interval holds 0, and it varies.
+    pub fn is_below_tare(&self, row: &Row) -> bool {
+        let Estimate::Middle {
+            interval: Some(interval),
+            ..
+        } = row.estimate
+        else {
+            return false;
+        };
+        let (min, max) = row.range();
+        self.is_loop() && row.unit.as_str().ends_with("/op") && interval.contains(0.0) && min < max
+    }
+
+    /// The time of an operation by slope and by the difference from an empty batch, when their
+    /// intervals do not meet.
+    pub fn empty_loop_disagrees(&self) -> Option<(f64, f64)> {
+        let number = |sample: &Sample, unit: &str| sample.figure(unit)?.number();
+        let both = |sample: &Sample| {
+            let (slope, tare) = (number(sample, "sec/op")?, number(sample, "tare-sec")?);
+            // A sample holds a small batch and one of four times as many operations.
+            let large = sample.iterations as f64 * 0.8;
+            Some((
+                slope,
+                (tare + large * slope - number(sample, "empty-sec")?) / large,
+            ))
+        };
+        let (slopes, others): (Vec<f64>, Vec<f64>) = self.samples.iter().filter_map(both).unzip();
+        let (of_slopes, of_others) = (interval(&slopes)?, interval(&others)?);
+        let apart = of_slopes.high < of_others.low || of_others.high < of_slopes.low;
+        let estimate = signed_rank::hodges_lehmann;
+        apart.then(|| Some((estimate(&slopes)?, estimate(&others)?)))?
+    }
+
     /// The name of the estimator of its rows.
     pub fn estimator(&self) -> &'static str {
         if self.is_loop() { "estimate" } else { "median" }
@@ -153,10 +186,7 @@ impl Benchmark {
 
     fn middle(&self, series: &[f64]) -> Estimate {
         let (value, interval) = match self.is_loop() {
-            true => (
-                signed_rank::hodges_lehmann(series),
-                signed_rank::interval(series, CONFIDENCE),
-            ),
+            true => (signed_rank::hodges_lehmann(series), interval(series)),
             false => (
                 order::median(series),
                 order::median_interval(series, CONFIDENCE),
@@ -207,6 +237,14 @@ impl Row {
             self.series.iter().copied().reduce(pick).unwrap_or(f64::NAN)
         };
         (by(f64::min), by(f64::max))
+    }
+}
+
+/// The interval of slopes: by signed ranks, and by order alone where those would take seconds.
+fn interval(slopes: &[f64]) -> Option<Interval> {
+    match slopes.len() {
+        ..=500 => signed_rank::interval(slopes, CONFIDENCE),
+        _ => order::median_interval(slopes, CONFIDENCE),
     }
 }
 

@@ -6,7 +6,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::summary::{Benchmark, Estimate, Row, Stream, Trust};
 use crate::sample::Cause;
-use crate::unit::{Dimension, Scale, human};
+use crate::unit::{Dimension, Scale, Unit, human};
 
 /// How the text may look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,6 @@ pub fn stream(stream: &Stream, style: Style) -> String {
 pub fn table(benchmark: &Benchmark, style: Style) -> String {
     let rows = benchmark.rows();
     let repeated = benchmark.samples.len() > 1;
-    let mut notes = Footnotes::default();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_width(style.width.try_into().unwrap_or(u16::MAX));
@@ -71,48 +70,27 @@ pub fn table(benchmark: &Benchmark, style: Style) -> String {
         ]);
     }
     let figure = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-    for row in &rows {
+    let (absent, present): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().partition(|row| row.estimate == Estimate::None);
+    for row in present {
         let name = Cell::new(format!("  {}", row.unit));
-        let scale = row.scale();
-        let trust = Cell::new(trust_text(row, benchmark.samples.len(), &mut notes));
+        let trust = Cell::new(trust_text(row, benchmark.samples.len()));
         match row.estimate {
-            _ if !repeated => {
-                let value = row
-                    .series
-                    .first()
-                    .map_or("—".to_owned(), |&only| human(&row.unit, only));
-                table.add_row([name, figure(value), trust]);
+            Estimate::Single(value) if !repeated => {
+                table.add_row([name, figure(human(&row.unit, value)), trust]);
             }
-            Estimate::None => {
-                let blank = || figure(String::new());
-                table.add_row([
-                    name,
-                    figure("—".to_owned()),
-                    blank(),
-                    blank(),
-                    blank(),
-                    trust,
-                ]);
-            }
+            Estimate::None => {}
             Estimate::Single(value) | Estimate::Middle { value, .. } => {
-                let interval = match row.estimate {
-                    Estimate::Middle {
-                        interval: Some(interval),
-                        ..
-                    } => {
-                        format!(
-                            "{} … {}",
-                            scale.write(interval.low),
-                            scale.write(interval.high)
-                        )
-                    }
-                    _ => "too few runs".to_owned(),
-                };
+                let scale = row.scale();
                 let (min, max) = row.range();
+                let middle = match benchmark.is_below_tare(row) {
+                    true => "below tare".to_owned(),
+                    false => scale.write(value),
+                };
                 table.add_row([
                     name,
-                    figure(scale.write(value)),
-                    figure(interval),
+                    figure(middle),
+                    figure(interval_text(row, scale)),
                     figure(scale.write(min)),
                     figure(scale.write(max)),
                     trust,
@@ -129,7 +107,24 @@ pub fn table(benchmark: &Benchmark, style: Style) -> String {
     for line in table.lines() {
         let _ = writeln!(text, "{}", line.trim_end());
     }
+    let mut notes = Footnotes::default();
+    for row in absent {
+        if let Trust::Absent(cause) = &row.trust {
+            notes.mention(cause, row.unit.as_str());
+        }
+    }
     text.push_str(&notes.text());
+    if let Some((slope, other)) = benchmark.empty_loop_disagrees() {
+        let (unit, write) = (Unit::named("sec/op"), |figure| {
+            human(&Unit::named("sec/op"), figure)
+        });
+        let _ = writeln!(
+            text,
+            "  warning: against an empty batch it would be {} {unit}, not {}: the first operations of a batch differ from the rest",
+            write(other),
+            write(slope),
+        );
+    }
     for (warning, holders) in benchmark.warnings() {
         let _ = match benchmark.samples.len() {
             1 => writeln!(text, "  warning: {}", warning.0),
@@ -139,29 +134,32 @@ pub fn table(benchmark: &Benchmark, style: Style) -> String {
     text
 }
 
-/// Causes under a table, numbered in order of mention.
+/// What is absent from a table, under it: each cause once, numbered, with the units it kept out.
 #[derive(Default)]
-struct Footnotes(Vec<Cause>);
+struct Footnotes(Vec<(Cause, Vec<String>)>);
 
 impl Footnotes {
-    fn mark(&mut self, cause: &Cause) -> String {
-        let at = self
-            .0
-            .iter()
-            .position(|known| known == cause)
-            .unwrap_or_else(|| {
-                self.0.push(cause.clone());
-                self.0.len() - 1
-            });
-        superscript(at + 1)
+    fn mention(&mut self, cause: &Cause, unit: &str) {
+        match self.0.iter_mut().find(|(known, _)| known == cause) {
+            Some((_, units)) => units.push(unit.to_owned()),
+            None => self.0.push((cause.clone(), vec![unit.to_owned()])),
+        }
     }
 
     fn text(&self) -> String {
-        self.0
-            .iter()
-            .zip(1..)
-            .map(|(cause, number)| format!("  {} {cause}\n", superscript(number)))
-            .collect()
+        let mut lines = String::new();
+        for ((_, units), number) in self.0.iter().zip(1..) {
+            let _ = writeln!(
+                lines,
+                "  — absent {}  {}",
+                superscript(number),
+                units.join(", ")
+            );
+        }
+        for ((cause, _), number) in self.0.iter().zip(1..) {
+            let _ = writeln!(lines, "  {} {cause}", superscript(number));
+        }
+        lines
     }
 }
 
@@ -174,7 +172,25 @@ fn superscript(number: usize) -> String {
         .collect()
 }
 
-fn trust_text(row: &Row, samples: usize, notes: &mut Footnotes) -> String {
+fn interval_text(row: &Row, scale: Scale) -> String {
+    let (min, max) = row.range();
+    match row.estimate {
+        Estimate::Middle { .. } if min == max => "all equal".to_owned(),
+        Estimate::Middle {
+            interval: Some(interval),
+            ..
+        } => {
+            format!(
+                "{} … {}",
+                scale.write(interval.low),
+                scale.write(interval.high)
+            )
+        }
+        _ => "too few runs".to_owned(),
+    }
+}
+
+fn trust_text(row: &Row, samples: usize) -> String {
     let label = match &row.trust {
         Trust::Exact => "exact".to_owned(),
         Trust::Scaled(running) => format!("scaled, ran {:.3} %", running * 100.0),
@@ -183,7 +199,7 @@ fn trust_text(row: &Row, samples: usize, notes: &mut Footnotes) -> String {
             "sampled each {}",
             Scale::for_figure(Dimension::Seconds, *period_sec).write(*period_sec)
         ),
-        Trust::Absent(cause) => return format!("absent {}", notes.mark(cause)),
+        Trust::Absent(_) => "absent".to_owned(),
     };
     match row.series.len() {
         counted if counted == samples => label,
@@ -226,11 +242,15 @@ mod tests {
     }
 
     #[test]
-    fn footnotes_are_shared_by_equal_causes() {
+    fn what_is_absent_is_told_once_a_cause() {
         let mut notes = Footnotes::default();
-        let marks = ["a", "b", "a"].map(|why| notes.mark(&Cause::new(why).cure("mend")));
-        assert_eq!(marks, ["¹", "²", "¹"]);
-        assert_eq!(notes.text(), "  ¹ a; mend\n  ² b; mend\n");
+        for (why, unit) in [("a", "x/op"), ("b", "y/op"), ("a", "z/op")] {
+            notes.mention(&Cause::new(why).cure("mend"), unit);
+        }
+        assert_eq!(
+            notes.text(),
+            "  — absent ¹  x/op, z/op\n  — absent ²  y/op\n  ¹ a; mend\n  ² b; mend\n"
+        );
         assert_eq!(superscript(10), "¹⁰");
     }
 }

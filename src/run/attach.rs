@@ -102,6 +102,10 @@ impl Workload for Attached<'_> {
         "base"
     }
 
+    fn is_ours(&self) -> bool {
+        false
+    }
+
     fn observe(
         &mut self,
         turn: &Turn,

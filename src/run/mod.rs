@@ -6,6 +6,7 @@ pub mod command;
 pub mod interrupt;
 pub mod looped;
 pub mod loops;
+pub mod noise;
 pub mod schedule;
 pub mod wait;
 
@@ -20,6 +21,7 @@ use nix::sys::signal::Signal;
 use crate::perf::plan::{self, Kind, Plan, Readings};
 use crate::sample::{Cause, End, Failure, Figure, Name, Record, Sample, Value, Warning};
 use interrupt::Interrupt;
+use noise::Noise;
 use schedule::{Schedule, Turn};
 
 /// Takes records as they are made; an error ends the run.
@@ -32,6 +34,12 @@ pub trait Workload {
 
     /// The variant that its samples carry.
     fn variant(&self) -> &str;
+
+    /// Whether what it measures is ours: run by our children. Then all other work on the machine
+    /// is noise.
+    fn is_ours(&self) -> bool {
+        true
+    }
 
     /// Runs once and tells what came of it. `partly` takes what is observed before the end, such
     /// as intervals.
@@ -253,6 +261,7 @@ pub fn drive(
     warmup: u64,
     workloads: &mut [Box<dyn Workload + '_>],
     interrupt: &Interrupt,
+    noise: &mut Noise<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<Tally, Error> {
     let mut tally = Tally::default();
@@ -298,7 +307,12 @@ pub fn drive(
         };
         let outcome = workload.observe(&turn, interrupt, &mut partly)?;
         match outcome {
-            Outcome::Observed(observed) => {
+            Outcome::Observed(mut observed) => {
+                if workload.is_ours() {
+                    let (values, warning) = noise.look();
+                    observed.values.extend(values);
+                    observed.warnings.extend(warning);
+                }
                 samples += 1;
                 if observed.code != 0 {
                     tally.failed_code.get_or_insert(observed.code);

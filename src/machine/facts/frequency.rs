@@ -66,6 +66,17 @@ impl Facts<'_> {
         self.policy_dirs().into_iter().map(policy).collect()
     }
 
+    /// The frequency at which the CPUs run now as their drivers tell it, averaged over policies.
+    pub fn frequency_hz(&self) -> Option<f64> {
+        let dirs = self.policy_dirs();
+        let each: Vec<u64> = dirs
+            .iter()
+            .filter_map(|dir| number(&dir.join("scaling_cur_freq")))
+            .collect();
+        let sum_khz: f64 = each.iter().map(|&khz| khz as f64).sum();
+        (!each.is_empty()).then(|| sum_khz * 1e3 / each.len() as f64)
+    }
+
     /// The setting that `read` finds in the policies' directories; when they differ, each
     /// different one, joined by commas.
     pub(super) fn across_policies(&self, read: impl Fn(&Path) -> Option<String>) -> Option<String> {
