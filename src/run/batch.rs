@@ -69,8 +69,6 @@ pub enum Report {
     Calibrated {
         /// Operations that take about the wanted time.
         iterations: u64,
-        /// Nanoseconds an operation, roughly.
-        op_ns: f64,
     },
     /// Of [`Job::Pair`].
     Pair {
@@ -265,22 +263,25 @@ fn run(work: &mut Prepared, iterations: u64) -> Result<(), String> {
 }
 
 fn calibrate(work: &mut Prepared, granularity: u64, target_ns: u64) -> Result<Report, String> {
-    let mut iterations = granularity;
-    loop {
+    let mut time_ns = |iterations| -> Result<u64, String> {
         let start_ns = clock::monotonic_ns();
         run(work, iterations)?;
-        let took_ns = (clock::monotonic_ns() - start_ns).max(1);
-        // Long enough to extrapolate from, and free of the cold start.
-        if took_ns >= target_ns / 4 || iterations >= 1 << 40 {
-            let op_ns = took_ns as f64 / iterations as f64;
-            let wanted = (target_ns as f64 / op_ns).ceil() as u64;
-            return Ok(Report::Calibrated {
-                iterations: wanted.next_multiple_of(granularity),
-                op_ns,
-            });
-        }
+        Ok((clock::monotonic_ns() - start_ns).max(1))
+    };
+    let mut iterations = granularity;
+    let mut took_ns = time_ns(iterations)?;
+    while took_ns < target_ns / 4 && iterations < 1 << 40 {
         iterations *= 2;
+        took_ns = time_ns(iterations)?;
     }
+    // The fastest of a few: a busy machine must not make the batches too short.
+    for _ in 0..2 {
+        took_ns = took_ns.min(time_ns(iterations)?);
+    }
+    let wanted = target_ns as f64 * iterations as f64 / took_ns as f64;
+    Ok(Report::Calibrated {
+        iterations: (wanted.ceil() as u64).next_multiple_of(granularity),
+    })
 }
 
 fn open_counters(groups: &[Vec<String>], inherit: bool) -> Result<Vec<SelfCounters>, String> {

@@ -23,7 +23,7 @@ use crate::sample::{Cause, Figure, Name, Part, Value};
 const BATCH: Duration = Duration::from_millis(10);
 
 /// Ticks that user and system time must span to be worth showing.
-const LEAST_TICKS: f64 = 8.0;
+const LEAST_TICKS: f64 = 5.0;
 
 /// A loop, calibrated and ready to be sampled again and again.
 pub struct Looped<'p> {
@@ -60,7 +60,7 @@ impl<'p> Looped<'p> {
             target_ns: BATCH.as_nanos() as u64,
         };
         match looped.run(Vec::new(), job, interrupt)? {
-            Ok(Report::Calibrated { iterations, .. }) => {
+            Ok(Report::Calibrated { iterations }) => {
                 looped.iterations = iterations;
                 Ok(Ok(looped))
             }
