@@ -2,6 +2,129 @@
 //!
 //! `poise` measures what programs cost on Linux and says how far to trust every number. This page
 //! is for whoever carries the work on; the README is for users.
+//!
+//! ## One idea
+//!
+//! Everything the program measures becomes a stream of **records**, and everything it says is
+//! computed from records. The runner writes them, formats carry them, statistics read them. Data
+//! never flows back.
+//!
+//! ```text
+//! options ──▶ perf::plan ──▶ run ──▶ Record ──▶ format::Writer ──▶ file
+//!                                      │            file ──▶ format::Reader ──┐
+//!                                      └──────────▶ report::summary ◀─────────┘
+//!                                                        │ stats
+//!                                                        ▼
+//!                                                   report::text …
+//! ```
+//!
+//! The one thing that is shown and not recorded is the drawn histogram of `bench --latency`: its
+//! percentiles are values, the histogram itself goes into an HDR log on request.
+//!
+//! ## Words
+//!
+//! Used everywhere, and for nothing else.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | workload | what is run: a command, a built-in loop, a process that runs already |
+//! | variant | one of the things compared on the same workload; `base` when nothing is compared |
+//! | benchmark | a workload's name plus its `/key=value` parameters: [`sample::Name`] |
+//! | sample | one observation of one benchmark in one variant: one process run; for a loop, one fresh process with a small and a large batch |
+//! | value | one number of a sample: a unit, a figure in base units, and how far to trust it |
+//! | unit | a value's name and dimension in one, as the Go benchmark format has it: `sec/op`, `cycles:u/op`, `peak-RSS-bytes`. An event keeps its modifier: `cycles` and `cycles:u` are two units |
+//! | event | what perf counts, spelled as `perf list` spells it |
+//! | reading | the kernel's own truth about one event: count, time enabled, time running; never pre-scaled |
+//! | group | perf events that are scheduled on the PMU together |
+//! | turn | in [`perf::plan`], one group of hardware events that fits the PMU, counted in every so-manieth run; in [`run::schedule`], one run that is due |
+//! | round | one pass over all workloads, in a drawn order |
+//! | series | the values of one unit of one benchmark, in time order |
+//! | tare | what measuring itself costs, and its subtraction |
+//! | noise | what the rest of the machine did meanwhile |
+//!
+//! ## Trust is part of every value
+//!
+//! [`sample::Figure`] is the number and its label in one: nobody can take the number without
+//! meeting the label.
+//!
+//! | label | meaning |
+//! |---|---|
+//! | exact | counted or timed the whole time it was enabled |
+//! | scaled | multiplexed and extrapolated; the share of time that it ran travels with it |
+//! | partial | counted only in part (one core type, without children); the part is named |
+//! | sampled | estimated by looking once every so often (the scheduler's tick); the period travels with it |
+//! | absent | could not be counted, and why: not a number, and never a zero |
+//!
+//! The runner avoids *scaled*: when the wanted events do not fit the PMU at once and a benchmark is
+//! repeated, [`perf::plan`] deals them into turns and each value stays exact. *Sampled* is there
+//! because the kernel's split of CPU time into user and system is a guess made once a tick: for a
+//! command of two milliseconds it is all or nothing, and calling that exact would be a lie.
+//!
+//! ## Floors
+//!
+//! A module imports only from floors below its own; a test walks the imports.
+//!
+//! ```text
+//! 0  words      unit  sample
+//! 1  kernel     sys                     the only hand-written unsafe
+//! 2  devices    perf  machine
+//!    knowledge  format  stats           (no kernel: Read, Write, &[f64])
+//! 3  work       run  doctor
+//! 4  use        report
+//! 5  door       cli  main.rs            the sole printer, the sole exit code
+//! ```
+//!
+//! To come, on their floors: `probe` (2), `query` (2), `compare` (3), `bisect` (4).
+//!
+//! ## Invariants, absences included
+//!
+//! - `perf` and `machine` never import each other; `run` and `doctor` join them. `format` never
+//!   imports `stats`.
+//! - Nothing but `machine` will ever write under `/sys`; today nothing does.
+//! - `unsafe` stands in [`sys`] alone, with its reason at every block.
+//! - Whatever reads `/proc`, `/sys` or tracefs takes the root as a parameter, so that a test can
+//!   build a fake tree. Fakes are paths, not traits.
+//! - One trait where there are really several kinds: [`run::Workload`]. Formats and loops are
+//!   closed enums.
+//! - Below the door each device module has one error type that keeps what was tried, on what, and
+//!   the errno; [`perf::Access::explain`] turns the errno into a cause with a cure. Parsers yield
+//!   records, so a bad line is data with its place. Doubts are warnings that travel with the
+//!   result. `anyhow` at the door only.
+//! - What the kernel, a file or the user gives is never a panic.
+//! - A ratio is made only from two events of one group ([`perf::reading::ratios`]).
+//! - A hardware event that reads 0 is believed only when it counts under provocation
+//!   ([`perf::plan::try_out`]): PMUs open raw events that they do not have.
+//! - Samples keep time order; sorting works on a copy.
+//!
+//! ## A command's way
+//!
+//! 1. The door turns flags into a [`perf::plan::Plan`], which tries every event by opening and
+//!    counting, and keeps one disabled counter of each kind open: the kernel patches its code at
+//!    the first open and the last close, and would do so at every run.
+//! 2. [`run::drive`] asks [`run::schedule`] (pure) for the next turn.
+//! 3. [`sys::child`] clones the child with `CLONE_VM`: it shares our memory and waits on a futex
+//!    in it, so no page table is copied and no pipe is made; before its exec it makes raw system
+//!    calls only. Counters are opened on it (`enable_on_exec`, `inherit`), it is released, and
+//!    after its end `wait4` gives status and usage, and each group is read with one call.
+//! 4. Readings become one sample, with the machine's noise; the writer writes and flushes it.
+//!
+//! ## A loop's way
+//!
+//! A sample is a fresh process (we execute ourselves, [`run::batch`]), which warms up and runs an
+//! empty batch, one of N and one of 4 N operations, the last two in the order of a coin. The
+//! figure is the slope between the two: what starting, reading clocks and counters and leaving
+//! cost drops out, and stands beside it as `tare-sec` (the intercept) and `empty-sec`. Slopes of
+//! many processes are summed up by Hodges–Lehmann. Slope, tare and N together give the two batch
+//! times back, so nothing is lost in the record.
+//!
+//! ## Where to put what
+//!
+//! - A new event spelling: `perf/symbol.rs` or `perf/catalog.rs`. A new ratio: the table in
+//!   `perf/reading.rs`, which also makes its events share a turn.
+//! - A new loop: the catalogue in `run/loops/spec.rs` and its work in `run/loops/work.rs`.
+//! - A new fact of the machine: `machine/facts/`; what it means for a user: `doctor/`.
+//! - A new file format: `format/`, with its wire types apart from the model.
+//! - A new verb: one file in `cli/`.
 
 pub mod cli;
 pub mod doctor;
