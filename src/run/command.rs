@@ -187,17 +187,22 @@ impl<'p> Command<'p> {
 
     /// The values that do not come from perf.
     fn own_values(&self, wall: Duration, usage: &Usage) -> Vec<Value> {
-        let sampled = |us: u64| {
+        let cpu_sec = (usage.user_us + usage.system_us) as f64 / 1e6;
+        let split = |us: u64| {
             let value = us as f64 / 1e6;
             match self.options.tick_sec {
-                Some(period_sec) => Figure::Sampled { value, period_sec },
                 None => Figure::Exact(value),
+                Some(tick_sec) if cpu_sec < LEAST_TICKS * tick_sec => Figure::absent(format!(
+                    "the run used less CPU time than {LEAST_TICKS} ticks of {} ms, at which the kernel tells user from system",
+                    tick_sec * 1e3
+                )),
+                Some(period_sec) => Figure::Sampled { value, period_sec },
             }
         };
         vec![
             exact("sec/op", wall.as_secs_f64()),
-            Value::new("user-sec/op", sampled(usage.user_us)),
-            Value::new("sys-sec/op", sampled(usage.system_us)),
+            Value::new("user-sec/op", split(usage.user_us)),
+            Value::new("sys-sec/op", split(usage.system_us)),
             Value::new("peak-RSS-bytes", peak_rss(usage.peak_rss_kib)),
             exact("involuntary-switches/op", usage.involuntary_switches as f64),
         ]
@@ -316,6 +321,9 @@ enum Ending {
     TimedOut,
     Interrupted(Signal),
 }
+
+/// Ticks of CPU time below which their split into user and system time is a coin's throw.
+const LEAST_TICKS: f64 = 2.0;
 
 /// How long a child that was asked to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
