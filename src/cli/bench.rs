@@ -104,7 +104,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     for text in &arguments.loops {
         specs.extend(loops::parse(text).map_err(|error| Usage::new(error.to_string()))?);
     }
-    let plan = arguments.events.plan(DEFAULT_EVENTS, Target::Myself)?;
+    let (plan, doubts) = arguments.events.plan(DEFAULT_EVENTS, Target::Myself)?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let tick_sec = options::tick_sec(None);
 
@@ -128,9 +128,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     };
     let mut schedule = Schedule::new(seed, workloads.len(), limits);
     let mut recorder = Recorder::open(&arguments.output)?;
-    recorder
-        .begin(seed, Vec::new())
-        .map_err(run::Error::Output)?;
+    recorder.begin(seed, doubts).map_err(run::Error::Output)?;
     let shown = if arguments.latency {
         "p50-sec"
     } else {

@@ -10,6 +10,7 @@ use crate::machine::facts::{CpuList, Facts, Roots};
 use crate::perf::Access;
 use crate::perf::catalog::Catalog;
 use crate::perf::plan::Plan;
+use crate::sample::{Cause, Warning};
 use crate::sys::perf_event::Target;
 
 /// What to count.
@@ -27,18 +28,30 @@ pub(super) struct EventOptions {
 }
 
 impl EventOptions {
-    /// Tries the chosen events, or `default`, on `target`.
-    pub(super) fn plan(&self, default: &str, target: Target) -> anyhow::Result<Plan> {
+    /// Tries the chosen events, or `default`, on `target`. What could be had only in part comes
+    /// back as a doubt about the whole run.
+    pub(super) fn plan(
+        &self,
+        default: &str,
+        target: Target,
+    ) -> anyhow::Result<(Plan, Vec<Warning>)> {
         let text = match self.event.is_empty() {
             true => default.to_owned(),
             false => self.event.join(","),
         };
         let wanted = Catalog::default().parse(&text)?;
-        Ok(Plan::make(
+        let plan = Plan::make(
             &wanted,
             target,
             Access::look("/proc".as_ref(), "/sys".as_ref()),
-        ))
+        );
+        let doubt = |(event, cause): &(String, Cause)| {
+            Warning(format!(
+                "{event} is counted in user mode only, as {event}:u: {cause}"
+            ))
+        };
+        let doubts = plan.user_only.iter().map(doubt).collect();
+        Ok((plan, doubts))
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -21,6 +22,7 @@ pub(super) struct Recorder {
     writer: Option<Writer<Box<dyn Write>>>,
     described: HashSet<Unit>,
     progress: Option<Progress>,
+    quiet: bool,
     stream: Stream,
 }
 
@@ -40,6 +42,7 @@ impl Recorder {
             writer,
             described: HashSet::new(),
             progress: None,
+            quiet: options.quiet,
             stream: Stream::default(),
         })
     }
@@ -66,8 +69,14 @@ impl Recorder {
         self.progress = Some(Progress { bar, unit });
     }
 
-    /// Writes the header. The machine's facts are gathered only when somebody will read them.
+    /// Says the doubts about the whole run and writes the header. The machine's facts are gathered
+    /// only when somebody will read them.
     pub(super) fn begin(&mut self, seed: u64, warnings: Vec<Warning>) -> io::Result<()> {
+        if !self.quiet {
+            warnings
+                .iter()
+                .for_each(|Warning(doubt)| super::remark(doubt));
+        }
         if self.writer.is_none() {
             return Ok(());
         }
@@ -152,10 +161,29 @@ fn open_output(options: &OutputOptions) -> anyhow::Result<Box<dyn Write>> {
         return Ok(Box::new(io::stdout()));
     };
     let opened = match options.append {
-        true => OpenOptions::new().append(true).create(true).open(path),
+        true => open_to_append(path),
         false => File::create(path),
     };
     Ok(Box::new(opened.with_context(|| {
         format!("cannot write {}", path.display())
     })?))
+}
+
+/// Opens a file to append to. A line that was cut short there is ended first, so that it does not
+/// swallow ours.
+fn open_to_append(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)?;
+    let mut last = [b'\n'];
+    if file.metadata()?.len() > 0 && file.metadata()?.is_file() {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    if last != [b'\n'] {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
 }

@@ -166,15 +166,8 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         .take(arguments.detailed.into())
         .copied()
         .collect();
-    let plan = arguments
-        .events
-        .plan(&format!("{DEFAULT_EVENTS}{details}"), target)?;
-    let quiet = arguments.output_options.quiet;
-    for (wanted, cause) in plan.user_only.iter().filter(|_| !quiet) {
-        super::remark(&format!(
-            "{wanted} is counted in user mode only, as {wanted}:u: {cause}"
-        ));
-    }
+    let default = format!("{DEFAULT_EVENTS}{details}");
+    let (plan, doubts) = arguments.events.plan(&default, target)?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let mut workloads: [Box<dyn Workload + '_>; 1] = match subject {
         Some(subject) => {
@@ -196,9 +189,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     };
     let mut schedule = Schedule::new(seed, 1, limits);
     let mut recorder = Recorder::open(&arguments.output_options)?;
-    recorder
-        .begin(seed, Vec::new())
-        .map_err(run::Error::Output)?;
+    recorder.begin(seed, doubts).map_err(run::Error::Output)?;
     if arguments.repeat > 1 {
         let rounds = arguments.time.is_none().then_some(arguments.repeat);
         recorder.show_progress(&arguments.output_options, rounds, Unit::named("sec/op"));

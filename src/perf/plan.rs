@@ -222,21 +222,27 @@ impl Plan {
     /// Whether the event can be opened at all, perhaps only in user mode.
     fn admit(&mut self, event: &Event, target: Target) -> Option<Event> {
         self.order.push(event.unit());
-        let refusal = match open_alone(event, target) {
+        let mut refusal = match open_alone(event, target) {
             Ok(()) => return Some(event.clone()),
             Err(refusal) => refusal,
         };
         if refusal.is_denied()
             && let Some(user) = event.with_user_only()
-            && open_alone(&user, target).is_ok()
         {
-            self.order.push(user.unit());
-            self.user_only
-                .push((event.spelling(), self.access.explain(&refusal)));
-            return Some(user);
+            match open_alone(&user, target) {
+                Ok(()) => {
+                    let why = self.access.explain(&refusal);
+                    self.order.push(user.unit());
+                    self.user_only.push((event.spelling(), why));
+                    return Some(user);
+                }
+                // More privilege would not help: this is what stands in the way.
+                Err(other) if !other.is_denied() => refusal = other,
+                Err(_) => {}
+            }
         }
-        self.absent
-            .push((event.clone(), self.access.explain(&refusal)));
+        let why = self.access.explain(&refusal);
+        self.absent.push((event.clone(), why));
         None
     }
 

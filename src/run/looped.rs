@@ -16,7 +16,8 @@ use super::schedule::Turn;
 use super::wait::{Wait, Woken};
 use super::{Error, Observed, Outcome, Workload, exact};
 use crate::perf::plan::{Kind, Plan};
-use crate::sample::{Cause, Figure, Name, Part, Value};
+use crate::sample::{Cause, Figure, Name, Part, Value, Warning};
+use crate::unit::Unit;
 
 /// How long the small batch should take; the large one takes four times as long. Long against
 /// the cost of reading clocks and counters, short against the drift of a machine.
@@ -152,9 +153,28 @@ impl<'p> Looped<'p> {
         values.push(exact("empty-sec", empty.wall_ns as f64 / 1e9));
         Observed {
             iterations: small.iterations + large.iterations,
+            warnings: self.miscount(&values).into_iter().collect(),
             values,
             ..Observed::default()
         }
+    }
+
+    /// A doubt when a count that is known beforehand is another: then the counters are not to be
+    /// trusted here, or something disturbed them.
+    fn miscount(&self, values: &[Value]) -> Option<Warning> {
+        let (event, expected) = self.spec.expected()?;
+        let unit = Unit::per_op(event);
+        let counted = values
+            .iter()
+            .find(|value| value.unit == unit)?
+            .figure
+            .number()?;
+        let is_off = (counted - expected).abs() > 0.01 * expected.max(0.1);
+        is_off.then(|| {
+            Warning(format!(
+                "{unit} should be {expected}: the counters are off, or were disturbed"
+            ))
+        })
     }
 
     fn percentiles(
