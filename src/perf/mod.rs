@@ -96,14 +96,13 @@ impl Access {
 
     /// What a refusal of `perf_event_open(2)` means here, and what mends it.
     pub fn explain(&self, error: &Error) -> Cause {
-        let Error { object, errno, .. } = error;
-        match errno {
+        match error.errno {
             Errno::ENOENT | Errno::ENODEV | Errno::ENXIO | Errno::EOPNOTSUPP if self.core_pmus.is_empty() => {
                 Cause::new("no hardware PMU here (most virtual machines show none)")
                     .cure("count on real hardware, or have the host pass its PMU through")
             }
-            Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => Cause::new(format!("the PMU does not have {object}")),
-            Errno::EOPNOTSUPP => Cause::new(format!("the PMU cannot count {object} in this way")),
+            Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => Cause::new("this PMU does not have it"),
+            Errno::EOPNOTSUPP => Cause::new("this PMU cannot count it in this way"),
             Errno::EACCES | Errno::EPERM => match (self.privileged, self.paranoid) {
                 (false, Some(level)) if level >= 2 => Cause::new(format!("kernel.perf_event_paranoid is {level}"))
                     .cure("sudo sysctl kernel.perf_event_paranoid=1, or sudo setcap cap_perfmon=ep $(command -v poise)"),
@@ -115,11 +114,11 @@ impl Access {
             Errno::EMFILE | Errno::ENFILE => {
                 Cause::new("too many open files").cure("raise the limit: ulimit -n 65536")
             }
-            Errno::EBUSY | Errno::ENOSPC => Cause::new(format!("the counters for {object} are taken by somebody else")),
-            Errno::EINVAL => Cause::new(format!("the kernel refuses {object} with these modifiers")),
+            Errno::EBUSY | Errno::ENOSPC => Cause::new("its counters are taken by somebody else"),
+            Errno::EINVAL => Cause::new("the kernel refuses it here with these modifiers (some PMUs count whole CPUs only: -a)"),
             Errno::ENOSYS => Cause::new("this kernel has no perf_event_open (CONFIG_PERF_EVENTS)"),
             Errno::ESRCH => Cause::new("no such process or thread"),
-            other => Cause::new(format!("{object}: {}", other.desc())),
+            other => Cause::new(other.desc()),
         }
     }
 }
