@@ -256,6 +256,9 @@ impl Workload for Command<'_> {
         let wall = released.elapsed();
         let pid = child.pid();
         let exit = child.reap().map_err(Error::system("wait for the child"))?;
+        if let Some((action, errno)) = exit.setup_error {
+            return Err(Error::system(action)(errno.into()));
+        }
         if let Some(errno) = exit.exec_error {
             return Err(Error::Exec {
                 program: self.program.clone(),
