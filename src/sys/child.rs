@@ -290,9 +290,24 @@ fn lift(files: &mut [Option<OwnedFd>]) -> io::Result<()> {
 }
 
 /// A descriptor that polls readable when process `pid` has ended.
+///
+/// Errors: ESRCH when it has ended already, EINVAL or ENOENT when `pid` is a thread that leads no
+/// process.
 pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+    pidfd_open(pid, 0)
+}
+
+/// A descriptor that polls readable when thread `tid` has ended.
+///
+/// Errors: ESRCH when it has ended already, EINVAL before Linux 6.9.
+pub fn open_thread_pidfd(tid: i32) -> io::Result<OwnedFd> {
+    const PIDFD_THREAD: c_int = libc::O_EXCL;
+    pidfd_open(tid, PIDFD_THREAD)
+}
+
+fn pidfd_open(pid: i32, flags: c_int) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two integers and gives a new descriptor or −1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
