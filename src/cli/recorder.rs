@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -152,10 +154,48 @@ fn open_output(options: &OutputOptions) -> anyhow::Result<Box<dyn Write>> {
         return Ok(Box::new(io::stdout()));
     };
     let opened = match options.append {
-        true => OpenOptions::new().append(true).create(true).open(path),
+        true => open_to_append(path),
         false => File::create(path),
     };
     Ok(Box::new(opened.with_context(|| {
         format!("cannot write {}", path.display())
     })?))
+}
+
+/// Opens `path` so that what is written begins a line, also behind a line that was cut short.
+fn open_to_append(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    let about = file.metadata()?;
+    let mut last = *b"\n";
+    if about.is_file() && about.len() > 0 {
+        // A file that we may write but not read is taken to be whole.
+        let _ = File::open(path).and_then(|old| old.read_exact_at(&mut last, about.len() - 1));
+    }
+    if last != *b"\n" {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_appended_begins_a_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records");
+        let check = |before: Option<&str>, want: &str| {
+            if let Some(before) = before {
+                std::fs::write(&path, before).unwrap();
+            }
+            open_to_append(&path).unwrap().write_all(b"new").unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), want);
+        };
+        check(None, "new");
+        check(Some(""), "new");
+        check(Some("old\n"), "old\nnew");
+        check(Some("cut sho"), "cut sho\nnew");
+        assert!(open_to_append("/dev/null".as_ref()).is_ok());
+    }
 }
