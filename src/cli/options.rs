@@ -91,6 +91,15 @@ impl OutputOptions {
     }
 }
 
+/// Says which events are counted in part only.
+pub(super) fn tell_parts(plan: &Plan) {
+    for (wanted, cause) in &plan.user_only {
+        super::remark(&format!(
+            "{wanted} is counted in user mode only, as {wanted}:u: {cause}"
+        ));
+    }
+}
+
 /// A duration such as `100ms`, `2s` or `1m`; a bare number is milliseconds, as in perf.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<u64>() {

@@ -196,7 +196,10 @@ impl Workload for Attached<'_> {
             values: vec![exact("sec/op", span.as_secs_f64())],
             ..Observed::default()
         };
-        observed.values.extend(cpus_used(&values, span));
+        // On a CPU the task's clock runs always, whatever it does.
+        if !matches!(self.subject, Subject::Cpus(_)) {
+            observed.values.extend(cpus_used(&values, span));
+        }
         observed
             .values
             .extend(values.into_iter().map(|(_, value)| value));
