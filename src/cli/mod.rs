@@ -16,7 +16,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{perf, run};
+use crate::{perf, run, sys};
 
 /// Ways to end that are not success, beside the exit codes of measured commands.
 mod exit {
@@ -63,6 +63,7 @@ enum Verb {
 
 /// Runs the program as its command line asks.
 pub fn main() -> ExitCode {
+    sys::signal::keep_children();
     let cli = Cli::parse();
     match cli.color {
         clap::ColorChoice::Always => anstream::ColorChoice::Always.write_global(),

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -169,21 +170,40 @@ fn open_output(options: &OutputOptions) -> anyhow::Result<Box<dyn Write>> {
     })?))
 }
 
-/// Opens a file to append to. A line that was cut short there is ended first, so that it does not
-/// swallow ours.
+/// Opens `path` so that what is written begins a line, also behind a line that was cut short.
 fn open_to_append(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .open(path)?;
-    let mut last = [b'\n'];
-    if file.metadata()?.len() > 0 && file.metadata()?.is_file() {
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    let about = file.metadata()?;
+    let mut last = *b"\n";
+    if about.is_file() && about.len() > 0 {
+        // A file that we may write but not read is taken to be whole.
+        let _ = File::open(path).and_then(|old| old.read_exact_at(&mut last, about.len() - 1));
     }
-    if last != [b'\n'] {
+    if last != *b"\n" {
         file.write_all(b"\n")?;
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_appended_begins_a_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records");
+        let check = |before: Option<&str>, want: &str| {
+            if let Some(before) = before {
+                std::fs::write(&path, before).unwrap();
+            }
+            open_to_append(&path).unwrap().write_all(b"new").unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), want);
+        };
+        check(None, "new");
+        check(Some(""), "new");
+        check(Some("old\n"), "old\nnew");
+        check(Some("cut sho"), "cut sho\nnew");
+        assert!(open_to_append("/dev/null".as_ref()).is_ok());
+    }
 }

@@ -166,8 +166,14 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         .take(arguments.detailed.into())
         .copied()
         .collect();
-    let default = format!("{DEFAULT_EVENTS}{details}");
-    let (plan, doubts) = arguments.events.plan(&default, target)?;
+    let defaults = match target {
+        // On a CPU the clock of its task is the CPU's own.
+        Target::Cpu(_) => DEFAULT_EVENTS.replace("task-clock", "cpu-clock"),
+        _ => DEFAULT_EVENTS.to_owned(),
+    };
+    let (plan, doubts) = arguments
+        .events
+        .plan(&format!("{defaults}{details}"), target)?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let mut workloads: [Box<dyn Workload + '_>; 1] = match subject {
         Some(subject) => {
@@ -228,13 +234,21 @@ impl Arguments {
         if !self.pid.is_empty() {
             return Ok(Some(Subject::Processes(self.pid.clone())));
         }
+        let online = || {
+            Facts::new(&Roots::default())
+                .online()
+                .context("cannot tell which CPUs are online")
+        };
         let cpus = match (&self.cpu, self.all_cpus) {
-            (Some(list), _) => Some(list.clone()),
-            (None, true) => Some(
-                Facts::new(&Roots::default())
-                    .online()
-                    .context("cannot tell which CPUs are online")?,
-            ),
+            (Some(list), _) => {
+                let online = online()?;
+                if let Some(cpu) = list.iter().find(|&cpu| !online.contains(cpu)) {
+                    let message = format!("CPU {cpu} is not online; these are: {online}");
+                    return Err(Usage::new(message).into());
+                }
+                Some(list.clone())
+            }
+            (None, true) => Some(online()?),
             (None, false) => None,
         };
         let on_cpus = cpus.map(|cpus| Subject::Cpus(cpus.iter().collect()));

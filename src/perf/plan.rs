@@ -1,7 +1,7 @@
 //! What of the wanted events can be counted here, and how they are dealt out to the PMU: tried by opening and counting. Never counts a workload.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
 
 use super::event::{Code, Event, Group, Modifiers};
@@ -90,6 +90,10 @@ impl Plan {
                 continue;
             }
             for event in events {
+                // Asked for twice, or what is left of another one for want of permission.
+                if clusters.iter().any(|known| known.events.contains(&event)) {
+                    continue;
+                }
                 let friend = |cluster: &&mut Cluster| {
                     !cluster.rigid
                         && cluster
@@ -184,6 +188,9 @@ impl Plan {
                 .iter()
                 .map(|missing| (Kind::Total, absent(missing))),
         );
+        // Groups may share events; a sample has one value a unit.
+        let mut known = HashSet::new();
+        values.retain(|(_, value)| known.insert(value.unit.clone()));
         values.sort_by_key(|(_, value)| {
             self.order
                 .iter()
@@ -442,4 +449,38 @@ fn provoke() {
     }
     black_box((memory, taken));
     std::thread::yield_now();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::perf::catalog::Catalog;
+
+    #[test]
+    fn a_sample_has_one_value_a_unit() {
+        let check = |wanted: &str, want: &[&str], opened: usize| {
+            let groups = Catalog::default().parse(wanted).unwrap();
+            let access = Access::look("/proc".as_ref(), "/sys".as_ref());
+            let plan = Plan::make(&groups, Target::Myself, access);
+            let counting = plan.open(None, Target::Myself, DISABLED).unwrap();
+            counting.enable().unwrap();
+            let readings = counting.read().unwrap();
+            assert_eq!(readings.iter().map(Vec::len).sum::<usize>(), opened);
+            let values = plan.values(None, &readings);
+            let units: Vec<&str> = values.iter().map(|(_, v)| v.unit.as_str()).collect();
+            assert_eq!(units, want, "{wanted}");
+        };
+        // `u` is what everybody may count.
+        check("page-faults:u", &["page-faults:u/op"], 1);
+        check(
+            "page-faults:u,major-faults:u,page-faults:u",
+            &["page-faults:u/op", "major-faults:u/op"],
+            2,
+        );
+        check(
+            "{page-faults:u,major-faults:u},{minor-faults:u,page-faults:u}",
+            &["page-faults:u/op", "major-faults:u/op", "minor-faults:u/op"],
+            4,
+        );
+    }
 }

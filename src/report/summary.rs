@@ -11,6 +11,9 @@ use crate::unit::{Scale, Unit};
 /// The confidence of all intervals shown.
 pub const CONFIDENCE: f64 = 0.95;
 
+/// The most samples that are summed up by their signed ranks.
+const MOST_RANKED: usize = 1000;
+
 /// All of a stream that is shown.
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
@@ -57,7 +60,7 @@ pub enum Estimate {
     Single(f64),
     /// The middle of several.
     Middle {
-        /// The median, or for slopes the Hodges–Lehmann estimate.
+        /// The median, or for slopes (of at most 1000 samples) the Hodges–Lehmann estimate.
         value: f64,
         /// Its interval, when the samples are enough for one.
         interval: Option<Interval>,
@@ -139,6 +142,10 @@ impl Benchmark {
             ))
         };
         let (slopes, others): (Vec<f64>, Vec<f64>) = self.samples.iter().filter_map(both).unzip();
+        let interval = |figures: &[f64]| signed_rank::interval(figures, CONFIDENCE);
+        if slopes.len() > MOST_RANKED {
+            return None;
+        }
         let (of_slopes, of_others) = (interval(&slopes)?, interval(&others)?);
         let apart = of_slopes.high < of_others.low || of_others.high < of_slopes.low;
         let estimate = signed_rank::hodges_lehmann;
@@ -185,8 +192,13 @@ impl Benchmark {
     }
 
     fn middle(&self, series: &[f64]) -> Estimate {
-        let (value, interval) = match self.is_loop() {
-            true => (signed_rank::hodges_lehmann(series), interval(series)),
+        // Beyond so many samples the median says as much, and the signed ranks take cubic time.
+        let by_ranks = self.is_loop() && series.len() <= MOST_RANKED;
+        let (value, interval) = match by_ranks {
+            true => (
+                signed_rank::hodges_lehmann(series),
+                signed_rank::interval(series, CONFIDENCE),
+            ),
             false => (
                 order::median(series),
                 order::median_interval(series, CONFIDENCE),
@@ -240,30 +252,33 @@ impl Row {
     }
 }
 
-/// The interval of slopes: by signed ranks, and by order alone where those would take seconds.
-fn interval(slopes: &[f64]) -> Option<Interval> {
-    match slopes.len() {
-        ..=500 => signed_rank::interval(slopes, CONFIDENCE),
-        _ => order::median_interval(slopes, CONFIDENCE),
-    }
+fn trust(figures: &[&Figure]) -> Trust {
+    let labels = figures.iter().map(|figure| match figure {
+        Figure::Exact(_) => Trust::Exact,
+        Figure::Scaled { running, .. } => Trust::Scaled(*running),
+        Figure::Partial { part, .. } => Trust::Partial(part.clone()),
+        Figure::Sampled { period_sec, .. } => Trust::Sampled(*period_sec),
+        Figure::Absent { why } => Trust::Absent(why.clone()),
+    });
+    labels
+        .reduce(Trust::weaker)
+        .unwrap_or(Trust::Absent(Cause::new("no sample")))
 }
 
-fn trust(figures: &[&Figure]) -> Trust {
-    let mut trust = None;
-    for figure in figures {
-        trust = match (trust, figure) {
-            (None, Figure::Absent { why }) => Some(Trust::Absent(why.clone())),
-            (Some(Trust::Absent(_)) | None, Figure::Exact(_)) => Some(Trust::Exact),
-            (Some(Trust::Scaled(least)), Figure::Scaled { running, .. }) => {
-                Some(Trust::Scaled(least.min(*running)))
-            }
-            (_, Figure::Scaled { running, .. }) => Some(Trust::Scaled(*running)),
-            (_, Figure::Partial { part, .. }) => Some(Trust::Partial(part.clone())),
-            (_, Figure::Sampled { period_sec, .. }) => Some(Trust::Sampled(*period_sec)),
-            (known, _) => known,
-        };
+impl Trust {
+    /// The label for both; what is absent adds nothing to what is there.
+    fn weaker(self, other: Trust) -> Trust {
+        use Trust::{Absent, Exact, Partial, Sampled, Scaled};
+        match (self, other) {
+            (known, Absent(_)) | (Absent(_), known) => known,
+            (Partial(part), _) | (_, Partial(part)) => Partial(part),
+            (Scaled(a), Scaled(b)) => Scaled(a.min(b)),
+            (Scaled(running), _) | (_, Scaled(running)) => Scaled(running),
+            (Sampled(a), Sampled(b)) => Sampled(a.max(b)),
+            (Sampled(period_sec), _) | (_, Sampled(period_sec)) => Sampled(period_sec),
+            (Exact, Exact) => Exact,
+        }
     }
-    trust.unwrap_or(Trust::Absent(Cause::new("no sample")))
 }
 
 #[cfg(test)]
@@ -324,6 +339,16 @@ mod tests {
             ],
             Trust::Sampled(0.004),
         );
+        let part = || Part("user mode only".to_owned());
+        let partial = Figure::Partial {
+            value: 1.0,
+            part: part(),
+        };
+        check(
+            &[partial.clone(), scaled(0.5), absent],
+            Trust::Partial(part()),
+        );
+        check(&[scaled(0.5), partial], Trust::Partial(part()));
     }
 
     #[test]
@@ -358,6 +383,37 @@ mod tests {
             interval.contains(value) && interval.low > 1.0,
             "{interval:?}"
         );
+    }
+
+    #[test]
+    fn many_slopes_are_summed_up_in_time() {
+        let mut stream = stream(&[]);
+        for i in 0..20_001 {
+            let value = |unit| Value::new(unit, Figure::Exact(f64::from(i)));
+            stream.take(Record::Sample(Sample {
+                benchmark: Name::new("x"),
+                variant: "base".to_owned(),
+                iterations: 1,
+                order: Default::default(),
+                config: Default::default(),
+                values: vec![value("sec/op"), value("tare-sec")],
+                warnings: Vec::new(),
+            }));
+        }
+        let began = std::time::Instant::now();
+        let row = stream.benchmarks[0].rows().remove(0);
+        assert!(
+            matches!(
+                row.estimate,
+                Estimate::Middle {
+                    value: 10_000.0,
+                    interval: Some(_)
+                }
+            ),
+            "{:?}",
+            row.estimate
+        );
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The workload that runs already: processes, threads or whole CPUs, counted for a while from outside. Never starts, signals or ends what it counts.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process;
 use std::time::{Duration, Instant};
 
@@ -16,8 +18,8 @@ use super::{Error, Intervals, Observed, Outcome, Workload, cpus_used, exact};
 use crate::perf;
 use crate::perf::group::How;
 use crate::perf::plan::{self, Counting, Plan, Readings};
-use crate::sample::{Cause, Name};
-use crate::sys;
+use crate::sample::{Cause, Name, Warning};
+use crate::sys::child::{open_pidfd, open_thread_pidfd};
 use crate::sys::perf_event::Target;
 
 /// What is counted.
@@ -67,25 +69,49 @@ impl<'p> Attached<'p> {
         }
     }
 
-    /// The threads or CPUs to open counters on, and the processes whose end ends the count.
+    /// The threads or CPUs to open counters on, and the processes that they belong to.
     fn targets(&self) -> Result<(Vec<Target>, Vec<i32>), Error> {
         match &self.subject {
             Subject::Cpus(cpus) => {
                 Ok((cpus.iter().copied().map(Target::Cpu).collect(), Vec::new()))
             }
-            Subject::Thread(tid) => Ok((vec![Target::Thread(*tid)], vec![*tid])),
+            Subject::Thread(tid) => Ok((vec![Target::Thread(*tid)], Vec::new())),
             Subject::Processes(pids) => {
+                // Named twice, it would be counted twice.
+                let pids: Vec<i32> = BTreeSet::from_iter(pids.iter().copied())
+                    .into_iter()
+                    .collect();
                 let mut targets = Vec::new();
-                for &pid in pids {
+                for &pid in &pids {
                     let tasks = Process::new(pid).and_then(|process| process.tasks());
                     let tasks = tasks.map_err(|error| {
                         Error::Count(Cause::new(format!("process {pid}: {error}")))
                     })?;
                     targets.extend(tasks.flatten().map(|task| Target::Thread(task.tid)));
                 }
-                Ok((targets, pids.clone()))
+                Ok((targets, pids))
             }
         }
+    }
+
+    /// What ends the count when all of it has ended; `None` when only time or a wish to stop does.
+    /// What has ended already is left out.
+    fn ends(&self, pids: &[i32]) -> Result<Option<Vec<OwnedFd>>, Error> {
+        let opened: Vec<io::Result<OwnedFd>> = match &self.subject {
+            Subject::Cpus(_) => return Ok(None),
+            Subject::Processes(_) => pids.iter().map(|&pid| open_pidfd(pid)).collect(),
+            Subject::Thread(tid) => match open_thread_pidfd(*tid).or_else(|_| open_pidfd(*tid)) {
+                // Before Linux 6.9 the end of a thread that leads no process cannot be seen.
+                Err(error) if is_any(&error, &[Errno::EINVAL, Errno::ENOENT]) => return Ok(None),
+                opened => vec![opened],
+            },
+        };
+        opened
+            .into_iter()
+            .filter(|opened| !matches!(opened, Err(error) if is_any(error, &[Errno::ESRCH])))
+            .collect::<io::Result<_>>()
+            .map(Some)
+            .map_err(Error::system("watch for the end of what is counted"))
     }
 
     fn uncounted(&self, error: &perf::Error) -> Error {
@@ -135,31 +161,30 @@ impl Workload for Attached<'_> {
             let sum = each.reduce(|sum, next| Ok(plan::plus(&sum?, &next?)));
             sum.unwrap_or_else(|| Err(Error::Count(Cause::new("nothing is left to count"))))
         };
-        let mut timer = self.span.timer.as_deref().map(start_timer).transpose()?;
-        // A timer decides alone; else the last subject to end does. A thread that leads no
-        // process has no pidfd on older kernels: then only ^C or the timeout ends the count.
-        let watched = timer.as_ref().map_or(pids, |timer| vec![timer.id() as i32]);
-        let mut ends = watched
-            .into_iter()
-            .filter_map(|pid| sys::child::open_pidfd(pid).ok());
-        let mut end = ends.next();
+        let mut ends = self.ends(&pids)?;
         for counting in &counted {
             counting.enable().map_err(|error| self.uncounted(&error))?;
         }
         let began = Instant::now();
         let mut wait = Wait::new(began, self.span.timeout, self.span.interval, interrupt);
         let mut intervals = Intervals::new(self.plan, rotation, began);
+        let mut timer = self.span.timer.as_deref().map(Timer::start).transpose()?;
+        if let Some(timer) = &timer {
+            ends = Some(vec![timer.pidfd()?]);
+        }
         let stopped = loop {
-            let woken = wait.until(end.as_ref().map(AsFd::as_fd), None);
+            let end = match ends.as_ref().map(|ends| ends.last()) {
+                Some(None) => break None,
+                Some(Some(end)) => Some(end.as_fd()),
+                None => None,
+            };
+            let woken = wait.until(end, None);
             match woken.map_err(|errno| Error::system("wait")(errno.into()))? {
                 Woken::Tick => {
                     partly(intervals.observe(read()?, self.span.interval)).map_err(Error::Output)?
                 }
                 Woken::Ended => {
-                    end = ends.next();
-                    if end.is_none() {
-                        break None;
-                    }
+                    ends.as_mut().and_then(Vec::pop);
                 }
                 Woken::TimeUp => break None,
                 Woken::Interrupted(signal) => break Some(signal),
@@ -175,15 +200,16 @@ impl Workload for Attached<'_> {
             values: vec![exact("sec/op", span.as_secs_f64())],
             ..Observed::default()
         };
-        observed.values.extend(cpus_used(&values, span));
+        // On a CPU the task's clock runs always, whatever it does.
+        if !matches!(self.subject, Subject::Cpus(_)) {
+            observed.values.extend(cpus_used(&values, span));
+        }
         observed
             .values
             .extend(values.into_iter().map(|(_, value)| value));
-        if let Some(timer) = &mut timer {
-            if stopped.is_some() {
-                let _ = timer.kill();
-            }
-            let _ = timer.wait();
+        if let Some((why, code)) = timer.as_mut().and_then(Timer::failure) {
+            observed.warnings.push(Warning(why));
+            observed.code = code;
         }
         match stopped {
             None => Ok(Outcome::Observed(observed)),
@@ -195,12 +221,120 @@ impl Workload for Attached<'_> {
     }
 }
 
-fn start_timer(command: &[OsString]) -> Result<process::Child, Error> {
-    process::Command::new(&command[0])
-        .args(&command[1..])
-        .spawn()
-        .map_err(|error| Error::Exec {
+fn is_any(error: &io::Error, numbers: &[Errno]) -> bool {
+    let is = |errno: &Errno| error.raw_os_error() == Some(*errno as i32);
+    numbers.iter().any(is)
+}
+
+/// The command that tells how long to count. Dropped, it is killed and reaped.
+struct Timer(process::Child);
+
+impl Timer {
+    fn start(command: &[OsString]) -> Result<Timer, Error> {
+        let spawned = process::Command::new(&command[0])
+            .args(&command[1..])
+            .spawn();
+        spawned.map(Timer).map_err(|error| Error::Exec {
             program: command[0].to_string_lossy().into_owned(),
             errno: error.raw_os_error().map_or(Errno::ENOENT, Errno::from_raw),
         })
+    }
+
+    fn pidfd(&self) -> Result<OwnedFd, Error> {
+        open_pidfd(self.0.id() as i32).map_err(Error::system("watch the command"))
+    }
+
+    /// Why and with which code its end is a failure, if it has ended by itself and is one.
+    fn failure(&mut self) -> Option<(String, u8)> {
+        let status = self.0.try_wait().ok().flatten()?;
+        let code = match (status.code(), status.signal()) {
+            (Some(code), _) => code as u8,
+            (None, signal) => 128u8.saturating_add(signal.unwrap_or(0) as u8),
+        };
+        (code != 0).then(|| (format!("the command failed: {status}"), code))
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::perf::Access;
+    use crate::perf::catalog::Catalog;
+
+    /// Counts `subject` for `span` once.
+    fn observe(subject: Subject, span: Span) -> Result<Observed, Error> {
+        let wanted = Catalog::default().parse("task-clock").unwrap();
+        let access = Access::look("/proc".as_ref(), "/sys".as_ref());
+        let plan = Plan::make(&wanted, Target::Myself, access);
+        let turn = Turn {
+            workload: 0,
+            order: Default::default(),
+            coin: false,
+            only: true,
+        };
+        let interrupt = Interrupt::listen().unwrap();
+        let mut attached = Attached::new(subject, span, &plan);
+        match attached.observe(&turn, &interrupt, &mut |_| Ok(()))? {
+            Outcome::Observed(observed) => Ok(observed),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn span(command: &[&str], timeout_ms: u64) -> Span {
+        let command: Vec<OsString> = command.iter().map(OsString::from).collect();
+        Span {
+            timer: (!command.is_empty()).then_some(command),
+            timeout: Some(Duration::from_millis(timeout_ms)),
+            interval: None,
+        }
+    }
+
+    fn seconds(observed: &Observed) -> f64 {
+        observed.values[0].figure.number().unwrap()
+    }
+
+    #[test]
+    fn a_timer_is_ended_when_the_time_is_up_and_its_failure_is_told() {
+        let own = || Subject::Processes(vec![process::id() as i32]);
+        let began = Instant::now();
+        let observed = observe(own(), span(&["sleep", "30"], 50)).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(20));
+        assert_eq!((observed.code, observed.warnings.len()), (0, 0));
+        let observed = observe(own(), span(&["sh", "-c", "exit 3"], 20_000)).unwrap();
+        assert_eq!((observed.code, observed.warnings.len()), (3, 1));
+        let missing = observe(own(), span(&["/missing/program"], 20_000));
+        assert!(matches!(missing, Err(Error::Exec { .. })), "{missing:?}");
+    }
+
+    #[test]
+    fn the_end_of_the_last_process_ends_the_count() {
+        let mut child = process::Command::new("sleep").arg("0.2").spawn().unwrap();
+        let pid = child.id() as i32;
+        let observed = observe(Subject::Processes(vec![pid, pid]), span(&[], 20_000)).unwrap();
+        child.wait().unwrap();
+        assert!(seconds(&observed) < 15.0, "{observed:?}");
+    }
+
+    #[test]
+    fn a_process_that_is_named_twice_is_counted_once() {
+        let plan = Plan::make(
+            &[],
+            Target::Myself,
+            Access::look("/".as_ref(), "/".as_ref()),
+        );
+        let (own, init) = (process::id() as i32, 1);
+        let targets = |pids| {
+            let attached = Attached::new(Subject::Processes(pids), span(&[], 1), &plan);
+            attached.targets().unwrap().1
+        };
+        assert_eq!(targets(vec![own, init, own]), [init, own]);
+    }
 }

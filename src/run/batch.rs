@@ -185,6 +185,15 @@ impl Started {
             .child
             .reap()
             .map_err(Error::system("wait for the measured process"))?;
+        if let Some((action, errno)) = exit.setup_error {
+            return Err(Error::system(action)(errno.into()));
+        }
+        if let Some(errno) = exit.exec_error {
+            // Most likely /proc is not mounted.
+            return Err(Error::system("execute ourselves by /proc/self/exe")(
+                errno.into(),
+            ));
+        }
         let mut text = String::new();
         let read = self
             .report

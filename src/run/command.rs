@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -22,7 +22,7 @@ use crate::perf;
 use crate::perf::group::How;
 use crate::perf::plan::Plan;
 use crate::sample::{Figure, Name, Value, Warning};
-use crate::sys::child::{Child, Exit, Launcher, Program, Usage};
+use crate::sys::child::{Child, Exit, Launcher, Program, Usage, open_pidfd};
 use crate::sys::perf_event::Target;
 
 /// Where a command's standard output goes.
@@ -41,7 +41,8 @@ pub enum Output {
 pub struct Options {
     /// Program and arguments; not empty.
     pub argv: Vec<OsString>,
-    /// Its standard output. With [`Output::Inherit`] its standard input and error are ours too;
+    /// Its standard output. With [`Output::Inherit`] its standard input and error are ours too,
+    /// and where there is a terminal it stays in our process group, so that it may use it;
     /// else input is empty, and of the error output the end is kept for the failure report.
     pub output: Output,
     /// A shell command that runs before every run, unmeasured.
@@ -67,6 +68,7 @@ pub struct Command<'p> {
     program: String,
     launcher: Launcher,
     stderr: Option<OwnedFd>,
+    own_group: bool,
     plan: &'p Plan,
 }
 
@@ -115,8 +117,9 @@ impl<'p> Command<'p> {
                 Some(write.into()),
             ];
         }
-        let interactive =
-            options.output == Output::Inherit && nix::unistd::isatty(io::stdin()).unwrap_or(false);
+        // A program that may use our terminal must be in its foreground group, whatever its
+        // standard descriptors are: in another one it would be stopped.
+        let interactive = options.output == Output::Inherit && File::open("/dev/tty").is_ok();
         let affinity = match &options.cpus {
             None => None,
             Some(cpus) => Some(cpu_set(cpus)?),
@@ -143,6 +146,7 @@ impl<'p> Command<'p> {
             program,
             launcher,
             stderr,
+            own_group: !interactive,
             plan,
         })
     }
@@ -225,7 +229,7 @@ impl Workload for Command<'_> {
         partly: &mut dyn FnMut(Observed) -> io::Result<()>,
     ) -> Result<Outcome, Error> {
         if let Some(prepare) = &self.options.prepare {
-            run_prepare(prepare)?;
+            run_prepare(prepare, interrupt)?;
         }
         if let Some(signal) = interrupt.caught() {
             return Ok(Outcome::Interrupted(signal));
@@ -261,6 +265,9 @@ impl Workload for Command<'_> {
         let wall = released.elapsed();
         let pid = child.pid();
         let exit = child.reap().map_err(Error::system("wait for the child"))?;
+        if let Some((action, errno)) = exit.setup_error {
+            return Err(Error::system(action)(errno.into()));
+        }
         if let Some(errno) = exit.exec_error {
             return Err(Error::Exec {
                 program: self.program.clone(),
@@ -277,7 +284,7 @@ impl Workload for Command<'_> {
         observed
             .values
             .extend(counted.into_iter().map(|(_, value)| value));
-        if self.stderr.is_some() && nix::sys::signal::killpg(pid, None).is_ok() {
+        if self.own_group && killpg(pid, None).is_ok() {
             if ending != Ending::ByItself {
                 let _ = killpg(pid, Signal::SIGKILL);
             }
@@ -369,14 +376,25 @@ pub(super) fn failure(exit: &Exit) -> Option<(String, u8)> {
     }
 }
 
-fn run_prepare(command: &str) -> Result<(), Error> {
-    let status = process::Command::new("/bin/sh")
+/// Runs `command` to its end, or until we are asked to stop, which is no failure of it.
+fn run_prepare(command: &str, interrupt: &Interrupt) -> Result<(), Error> {
+    let mut shell = process::Command::new("/bin/sh")
         .args(["-c", command])
         .stdin(process::Stdio::null())
         .stdout(process::Stdio::null())
-        .status()
+        .spawn()
         .map_err(Error::system("run /bin/sh for --prepare"))?;
-    match status.success() {
+    let woken = open_pidfd(shell.id() as i32).and_then(|pidfd| {
+        let mut wait = Wait::new(Instant::now(), None, None, interrupt);
+        Ok(wait.until(Some(pidfd.as_fd()), None)?)
+    });
+    if !matches!(woken, Ok(Woken::Ended)) {
+        // It may have ended just now.
+        let _ = shell.kill();
+    }
+    let status = shell.wait().map_err(Error::system("wait for --prepare"))?;
+    woken.map_err(Error::system("wait for --prepare"))?;
+    match status.success() || interrupt.caught().is_some() {
         true => Ok(()),
         false => Err(Error::Prepare(format!(
             "the preparation `{command}` failed: {status}"
@@ -406,6 +424,9 @@ fn find_program(program: &OsStr) -> Result<CString, Error> {
         Ok(file) if !file.is_file() => Err(Errno::EACCES),
         Ok(_) => access(path, AccessFlags::X_OK),
     };
+    if program.is_empty() {
+        return Err(failed(Errno::ENOENT));
+    }
     if program.as_bytes().contains(&b'/') {
         executable(Path::new(program)).map_err(failed)?;
         return c_string(program.to_owned());
@@ -421,4 +442,39 @@ fn find_program(program: &OsStr) -> Result<CString, Error> {
         }
     }
     Err(failed(refusal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_as_a_shell_finds_them() {
+        let check = |program: &str, want: Result<(), Errno>| {
+            let found = find_program(program.as_ref()).map(drop);
+            let got = found.map_err(|error| match error {
+                Error::Exec { errno, .. } => errno,
+                other => panic!("{other}"),
+            });
+            assert_eq!(got, want, "{program:?}");
+        };
+        check("sh", Ok(()));
+        check("/bin/sh", Ok(()));
+        check("", Err(Errno::ENOENT));
+        check("no-such-program-here", Err(Errno::ENOENT));
+        check("/no/such/program", Err(Errno::ENOENT));
+        check("/etc/passwd", Err(Errno::EACCES));
+        check("/etc", Err(Errno::EACCES));
+    }
+
+    #[test]
+    fn a_preparation_runs_to_its_end() {
+        let interrupt = Interrupt::listen().unwrap();
+        assert!(run_prepare("exit 0", &interrupt).is_ok());
+        let failed = run_prepare("exit 3", &interrupt).unwrap_err();
+        assert_eq!(
+            failed.to_string(),
+            "the preparation `exit 3` failed: exit status: 3"
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! The wish to stop: ^C, SIGTERM or SIGHUP, seen without losing one. Never ends the process.
+//! The wish to stop: ^C, ^\, SIGTERM or SIGHUP, seen without losing one. Never ends the process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,7 +22,12 @@ impl Interrupt {
     pub fn listen() -> io::Result<Interrupt> {
         let caught = Arc::new(AtomicUsize::new(0));
         let (readable, writable) = UnixStream::pair()?;
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        for signal in [
+            Signal::SIGINT,
+            Signal::SIGQUIT,
+            Signal::SIGTERM,
+            Signal::SIGHUP,
+        ] {
             if sys::signal::is_ignored(signal) {
                 continue;
             }

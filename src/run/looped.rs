@@ -130,7 +130,14 @@ impl<'p> Looped<'p> {
             values.push(Value::new(unit, figure));
         }
         if let Some(bytes) = self.spec.bytes_per_op() {
-            values.push(exact("B/s", bytes as f64 / op_sec));
+            // Noise can make a slope of nearly nothing negative.
+            values.push(match op_sec > 0.0 {
+                true => exact("B/s", bytes as f64 / op_sec),
+                false => Value::new(
+                    "B/s",
+                    Figure::absent("the batches took no time that could be told from noise"),
+                ),
+            });
         }
         let in_large = self.plan.values(rotation, &large.readings());
         let in_small = self.plan.values(rotation, &small.readings());

@@ -68,14 +68,39 @@ impl<'i> Wait<'i> {
         self.tail
     }
 
-    /// Waits until `process` (a pidfd, if its end is to be seen) has ended or something else is to be done. What comes
-    /// through `pipe` is read, and its end kept.
+    /// Waits until `process` (a pidfd, if its end is to be seen) has ended or something else is to
+    /// be done; the end is told before all else. What comes through `pipe` is read, and its end
+    /// kept.
     pub fn until(
         &mut self,
         process: Option<BorrowedFd<'_>>,
         pipe: Option<&OwnedFd>,
     ) -> nix::Result<Woken> {
         loop {
+            let now = Instant::now();
+            let interrupt = self.heeds_interrupt.then_some(self.interrupt.as_fd());
+            let watched = [process, interrupt, pipe.map(AsFd::as_fd)];
+            let mut watched: Vec<PollFd<'_>> = watched
+                .into_iter()
+                .flatten()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                .collect();
+            let next = [self.deadline, self.due].into_iter().flatten().min();
+            let patience = next.map_or(PollTimeout::NONE, |moment| {
+                timeout(moment.saturating_duration_since(now))
+            });
+            match poll(&mut watched, patience) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+            // First of all: whatever else is due, it must not keep us from seeing the end.
+            let ended = process.is_some() && watched[0].any().unwrap_or(false);
+            if let Some(pipe) = pipe {
+                self.drain(pipe);
+            }
+            if ended {
+                return Ok(Woken::Ended);
+            }
             if let Some(signal) = self.interrupt.caught().filter(|_| self.heeds_interrupt) {
                 self.heeds_interrupt = false;
                 return Ok(Woken::Interrupted(signal));
@@ -88,30 +113,12 @@ impl<'i> Wait<'i> {
             if let (Some(due), Some(interval)) = (self.due, self.interval)
                 && now >= due
             {
-                self.due = Some(due + interval);
+                // Ends of intervals that were missed are not made up for.
+                let late_ns = (now - due).as_nanos() % interval.as_nanos().max(1);
+                self.due = now
+                    .checked_add(interval)
+                    .and_then(|next| next.checked_sub(Duration::from_nanos(late_ns as u64)));
                 return Ok(Woken::Tick);
-            }
-            let interrupt = self.heeds_interrupt.then_some(self.interrupt.as_fd());
-            let watched = [process, interrupt, pipe.map(AsFd::as_fd)];
-            let mut watched: Vec<PollFd<'_>> = watched
-                .into_iter()
-                .flatten()
-                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-                .collect();
-            let next = [self.deadline, self.due].into_iter().flatten().min();
-            match poll(
-                &mut watched,
-                next.map_or(PollTimeout::NONE, |moment| timeout(moment - now)),
-            ) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno),
-            }
-            let ended = process.is_some() && watched[0].any().unwrap_or(false);
-            if let Some(pipe) = pipe {
-                self.drain(pipe);
-            }
-            if ended {
-                return Ok(Woken::Ended);
             }
         }
     }
@@ -134,4 +141,39 @@ impl<'i> Wait<'i> {
 /// `length` in whole milliseconds, rounded up so that poll does not wake too early.
 fn timeout(length: Duration) -> PollTimeout {
     PollTimeout::try_from(length + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::child::open_pidfd;
+
+    #[test]
+    fn the_end_is_seen_though_intervals_are_always_due() {
+        let interrupt = Interrupt::listen().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pidfd = open_pidfd(child.id() as i32).unwrap();
+        let nanosecond = Some(Duration::from_nanos(1));
+        let mut wait = Wait::new(Instant::now(), None, nanosecond, &interrupt);
+        let began = Instant::now();
+        while wait.until(Some(pidfd.as_fd()), None) != Ok(Woken::Ended) {
+            assert!(began.elapsed() < Duration::from_secs(20), "never seen");
+        }
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn missed_intervals_are_not_made_up_for() {
+        let interrupt = Interrupt::listen().unwrap();
+        let (start, interval) = (Instant::now(), Duration::from_millis(20));
+        let timeout = Some(Duration::from_millis(130));
+        let mut wait = Wait::new(start, timeout, Some(interval), &interrupt);
+        std::thread::sleep(Duration::from_millis(90));
+        let mut woken = Vec::new();
+        while woken.last() != Some(&Woken::TimeUp) {
+            woken.push(wait.until(None, None).unwrap());
+        }
+        // At 90, 100 and 120 ms, and the time is up.
+        assert!((2..=4).contains(&woken.len()), "{woken:?}");
+    }
 }

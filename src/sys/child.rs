@@ -11,12 +11,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid};
 use syscalls::{Sysno, raw_syscall};
 
 /// What is to be executed, and in which surroundings.
@@ -53,6 +54,8 @@ pub struct Child {
 pub struct Exit {
     /// The exec's own error, when the program never ran.
     pub exec_error: Option<Errno>,
+    /// What could not be done before the exec, and why, when it did not even come to that.
+    pub setup_error: Option<(&'static str, Errno)>,
     /// The exit code, when it exited by itself.
     pub code: Option<i32>,
     /// The number of the signal that killed it, if one did.
@@ -85,14 +88,32 @@ struct Body {
     parent: libc::pid_t,
     mask: SigSet,
     released: AtomicU32,
-    exec_errno: AtomicI32,
+    /// The step that failed, an index of [`STEPS`]; told by `errno` not being 0.
+    failed_step: AtomicUsize,
+    errno: AtomicI32,
 }
+
+/// What a child does that can fail, as it is told to users.
+const STEPS: [&str; 4] = [
+    "keep the child of a process that has ended",
+    "set up the descriptors of the child",
+    "bind the child to these CPUs",
+    "execute",
+];
+const STAY: usize = 0;
+const FILES: usize = 1;
+const AFFINITY: usize = 2;
+const EXEC: usize = 3;
 
 const STACK_BYTES: usize = 64 * 1024;
 
+/// The kernel's `_NSIG`.
+const LAST_SIGNAL: c_int = 64;
+
 impl Launcher {
     /// Prepares to launch `program`; the signal mask of its children is the present one.
-    pub fn new(program: Program) -> io::Result<Launcher> {
+    pub fn new(mut program: Program) -> io::Result<Launcher> {
+        lift(&mut program.files)?;
         let null_terminated = |words: &[CString]| {
             words
                 .iter()
@@ -107,7 +128,8 @@ impl Launcher {
             parent: nix::unistd::getpid().as_raw(),
             mask: SigSet::thread_get_mask()?,
             released: AtomicU32::new(0),
-            exec_errno: AtomicI32::new(0),
+            failed_step: AtomicUsize::new(0),
+            errno: AtomicI32::new(0),
             program,
         })))
     }
@@ -122,7 +144,7 @@ impl Launcher {
         }
         let body = Rc::clone(&self.0);
         body.released.store(0, Ordering::Relaxed);
-        body.exec_errno.store(0, Ordering::Relaxed);
+        body.errno.store(0, Ordering::Relaxed);
         let mut pidfd: c_int = -1;
         let mut mask = SigSet::empty();
         sigprocmask(
@@ -143,19 +165,20 @@ impl Launcher {
                 &raw mut pidfd,
             )
         };
-        let error = io::Error::last_os_error();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-        if pid < 0 {
-            return Err(error);
-        }
-        // SAFETY: clone succeeded with CLONE_PIDFD, so it stored a new descriptor that nobody else owns.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        let child = Child {
-            pid: Pid::from_raw(pid),
-            pidfd,
-            body,
-            reaped: false,
+        let cloned = match pid {
+            ..0 => Err(io::Error::last_os_error()),
+            _ => Ok(Child {
+                pid: Pid::from_raw(pid),
+                // SAFETY: clone succeeded with CLONE_PIDFD, so it stored a new descriptor that
+                // nobody else owns.
+                pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+                body,
+                reaped: false,
+            }),
         };
+        // Only now may anything fail: from here on the child is killed and reaped by its drop.
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
+        let child = cloned?;
         if child.body.program.own_group {
             // Here, not in the child: so that the group exists when we return.
             nix::unistd::setpgid(child.pid, child.pid)?;
@@ -189,12 +212,16 @@ impl Child {
         };
     }
 
-    /// Sends `signal` to it, or to all of its group if it has one of its own.
+    /// Sends `signal` to all of its group if it has one of its own, and to itself in any case:
+    /// it may have left that group.
     pub fn signal(&self, signal: Signal) -> nix::Result<()> {
-        match self.body.program.own_group {
-            true => killpg(self.pid, signal),
-            false => kill(self.pid, signal),
+        if self.body.program.own_group {
+            let sent = killpg(self.pid, signal);
+            if sent.is_ok() && getpgid(Some(self.pid)) == Ok(self.pid) {
+                return sent;
+            }
         }
+        kill(self.pid, signal)
     }
 
     /// Waits for its end and gives status and usage of this child alone, by `wait4(2)`.
@@ -219,9 +246,14 @@ impl Child {
         }
         self.reaped = true;
         let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
-        let exec_errno = self.body.exec_errno.load(Ordering::Acquire);
+        let errno = self.body.errno.load(Ordering::Acquire);
+        let step = self.body.failed_step.load(Ordering::Relaxed);
+        let failed = (errno != 0).then(|| Errno::from_raw(errno));
         Ok(Exit {
-            exec_error: (exec_errno != 0).then(|| Errno::from_raw(exec_errno)),
+            exec_error: failed.filter(|_| step == EXEC),
+            setup_error: failed
+                .filter(|_| step != EXEC)
+                .and_then(|errno| Some((*STEPS.get(step)?, errno))),
             code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
             signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
             usage: Usage {
@@ -243,10 +275,39 @@ impl Drop for Child {
     }
 }
 
+/// Moves descriptors above all the places that they are to take, so that no place is filled before
+/// what stands there was moved on.
+fn lift(files: &mut [Option<OwnedFd>]) -> io::Result<()> {
+    let places = files.len() as c_int;
+    for file in files.iter_mut().flatten() {
+        if file.as_raw_fd() < places {
+            let lifted = fcntl(&*file, FcntlArg::F_DUPFD_CLOEXEC(places))?;
+            // SAFETY: fcntl succeeded, so it gave a new descriptor that nobody else owns.
+            *file = unsafe { OwnedFd::from_raw_fd(lifted) };
+        }
+    }
+    Ok(())
+}
+
 /// A descriptor that polls readable when process `pid` has ended.
+///
+/// Errors: ESRCH when it has ended already, EINVAL or ENOENT when `pid` is a thread that leads no
+/// process.
 pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+    pidfd_open(pid, 0)
+}
+
+/// A descriptor that polls readable when thread `tid` has ended.
+///
+/// Errors: ESRCH when it has ended already, EINVAL before Linux 6.9.
+pub fn open_thread_pidfd(tid: i32) -> io::Result<OwnedFd> {
+    const PIDFD_THREAD: c_int = libc::O_EXCL;
+    pidfd_open(tid, PIDFD_THREAD)
+}
+
+fn pidfd_open(pid: i32, flags: c_int) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two integers and gives a new descriptor or −1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -261,8 +322,10 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
     // that body or this stack, and is raw: no errno, no lock, no allocation of ours is touched.
     unsafe {
         let body = &*body.cast::<Body>().cast_const();
-        let fail = |errno: usize| -> ! {
-            body.exec_errno.store(errno as i32, Ordering::Release);
+        let fail = |step: usize, result: usize| -> ! {
+            body.failed_step.store(step, Ordering::Relaxed);
+            body.errno
+                .store(result.wrapping_neg() as i32, Ordering::Release);
             raw_syscall!(Sysno::exit_group, 127);
             unreachable_loop()
         };
@@ -271,19 +334,14 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
         // Should we die while it waits, it must not wait for ever.
         raw_syscall!(Sysno::prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         if raw_syscall!(Sysno::getppid) as libc::pid_t != body.parent {
-            fail(libc::ESRCH as usize);
+            fail(STAY, (libc::ESRCH as usize).wrapping_neg());
         }
         for (wanted, fd) in body.program.files.iter().zip(0usize..) {
             if let Some(wanted) = wanted {
-                let wanted = wanted.as_raw_fd() as usize;
-                // dup3 refuses equal descriptors; one that is already in place only has to lose
-                // its close-on-exec flag.
-                let result = match wanted == fd {
-                    true => raw_syscall!(Sysno::fcntl, fd, libc::F_SETFD, 0),
-                    false => raw_syscall!(Sysno::dup3, wanted, fd, 0),
-                };
+                // Never equal, which dup3 would refuse: they were lifted.
+                let result = raw_syscall!(Sysno::dup3, wanted.as_raw_fd(), fd, 0);
                 if failed(result) {
-                    fail(result.wrapping_neg());
+                    fail(FILES, result);
                 }
             }
         }
@@ -295,19 +353,22 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
                 ptr::from_ref(cpus)
             );
             if failed(result) {
-                fail(result.wrapping_neg());
+                fail(AFFINITY, result);
             }
         }
-        // The Rust runtime ignores SIGPIPE in us; programs expect its default. An all-zero
-        // kernel sigaction is SIG_DFL without flags on every architecture.
-        let default_action = [0u64; 4];
-        raw_syscall!(
-            Sysno::rt_sigaction,
-            libc::SIGPIPE,
-            default_action.as_ptr(),
-            0,
-            8
-        );
+        // Signals that came while we waited are delivered once they are unblocked, which is before
+        // the exec resets our handlers. These would then run here, on memory that is not ours,
+        // and the signals be lost. What we ignore the program shall ignore too, but for SIGPIPE:
+        // the Rust runtime ignores it in us, and programs expect its default.
+        for signal in 1..=LAST_SIGNAL {
+            // A kernel sigaction begins with its handler; all zeros is SIG_DFL without flags, on
+            // every architecture.
+            let (default_action, mut present) = ([0u64; 4], [0u64; 4]);
+            raw_syscall!(Sysno::rt_sigaction, signal, 0, present.as_mut_ptr(), 8);
+            if present[0] > libc::SIG_IGN as u64 || signal == libc::SIGPIPE {
+                raw_syscall!(Sysno::rt_sigaction, signal, default_action.as_ptr(), 0, 8);
+            }
+        }
 
         while body.released.load(Ordering::Acquire) == 0 {
             raw_syscall!(Sysno::futex, body.released.as_ptr(), libc::FUTEX_WAIT, 0, 0);
@@ -326,7 +387,7 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
             body.argv.as_ptr(),
             body.envp.as_ptr()
         );
-        fail(result.wrapping_neg())
+        fail(EXEC, result)
     }
 }
 
@@ -334,5 +395,90 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
 fn unreachable_loop() -> ! {
     loop {
         std::hint::spin_loop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    fn program(argv: &[&str]) -> Program {
+        let argv: Vec<CString> = argv
+            .iter()
+            .map(|&word| CString::new(word).unwrap())
+            .collect();
+        Program {
+            path: argv[0].clone(),
+            argv,
+            envp: Vec::new(),
+            files: Vec::new(),
+            affinity: None,
+            own_group: true,
+        }
+    }
+
+    #[test]
+    fn a_signal_before_the_exec_ends_the_child_and_never_reaches_our_handler() {
+        let caught = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(libc::SIGUSR1, Arc::clone(&caught)).unwrap();
+        let mut launcher = Launcher::new(program(&["/bin/sleep", "9"])).unwrap();
+        let child = launcher.start().unwrap();
+        child.signal(Signal::SIGUSR1).unwrap();
+        child.release();
+        let exit = child.reap().unwrap();
+        assert_eq!(exit.signal, Some(libc::SIGUSR1), "{exit:?}");
+        assert!(!caught.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_child_that_left_its_group_is_killed_all_the_same() {
+        let mut launcher = Launcher::new(program(&["/bin/sleep", "9"])).unwrap();
+        let child = launcher.start().unwrap();
+        nix::unistd::setpgid(child.pid(), nix::unistd::getpgrp()).unwrap();
+        drop(child);
+        assert!(launcher.start().is_ok(), "the first child was reaped");
+    }
+
+    #[test]
+    fn descriptors_can_change_places() {
+        let (mut from_a, a) = io::pipe().unwrap();
+        let (mut from_b, b) = io::pipe().unwrap();
+        let (x, y) = (a.as_raw_fd() as usize, b.as_raw_fd() as usize);
+        let script = format!("echo x >/proc/self/fd/{x}; echo y >/proc/self/fd/{y}");
+        let mut program = program(&["/bin/sh", "-c", &script]);
+        program.files.resize_with(x.max(y) + 1, || None);
+        program.files[x] = Some(b.into());
+        program.files[y] = Some(a.into());
+        let mut launcher = Launcher::new(program).unwrap();
+        let child = launcher.start().unwrap();
+        child.release();
+        assert_eq!(child.reap().unwrap().code, Some(0));
+        drop(launcher);
+        let mut read = [String::new(), String::new()];
+        from_a.read_to_string(&mut read[0]).unwrap();
+        from_b.read_to_string(&mut read[1]).unwrap();
+        assert_eq!(read, ["y\n", "x\n"]);
+    }
+
+    #[test]
+    fn what_failed_before_the_exec_is_told_apart_from_the_exec() {
+        let exit = |program| {
+            let child = Launcher::new(program).unwrap().start().unwrap();
+            child.release();
+            child.reap().unwrap()
+        };
+        let missing = exit(program(&["/missing/program"]));
+        assert_eq!(
+            (missing.exec_error, missing.setup_error),
+            (Some(Errno::ENOENT), None)
+        );
+        let mut nowhere = program(&["/bin/true"]);
+        nowhere.affinity = Some(CpuSet::new());
+        let nowhere = exit(nowhere);
+        assert_eq!(nowhere.exec_error, None);
+        assert_eq!(nowhere.setup_error, Some((STEPS[AFFINITY], Errno::EINVAL)));
     }
 }

@@ -64,14 +64,16 @@ impl Page {
             // allowed while the index is not zero and the capability is set, which was checked.
             let (before, after, count) = unsafe {
                 let before = read_volatile(&raw const (*page).lock);
+                // Loads are not moved across fences; nor across the counter instruction, which
+                // may touch memory as far as the compiler knows.
                 compiler_fence(Ordering::SeqCst);
                 let index = read_volatile(&raw const (*page).index);
                 if index == 0 || !self.is_user_readable() {
                     return None;
                 }
                 let offset = read_volatile(&raw const (*page).offset);
-                let unused_bits =
-                    64u32.saturating_sub(read_volatile(&raw const (*page).pmc_width).into());
+                let width: u32 = read_volatile(&raw const (*page).pmc_width).into();
+                let unused_bits = 64u32.checked_sub(width).filter(|_| width > 0)?;
                 let raw = counter(index - 1)?;
                 let extended = ((raw << unused_bits) as i64) >> unused_bits;
                 compiler_fence(Ordering::SeqCst);
@@ -104,7 +106,7 @@ unsafe fn counter(number: u32) -> Option<u64> {
     let (low, high): (u32, u32);
     // SAFETY: allowed by the caller's promise; it changes two registers only.
     unsafe {
-        std::arch::asm!("rdpmc", in("ecx") number, out("eax") low, out("edx") high, options(nomem, nostack))
+        std::arch::asm!("rdpmc", in("ecx") number, out("eax") low, out("edx") high, options(nostack, preserves_flags))
     };
     Some(u64::from(high) << 32 | u64::from(low))
 }
@@ -121,13 +123,13 @@ unsafe fn counter(number: u32) -> Option<u64> {
                 $($n => {
                     let value: u64;
                     // SAFETY: allowed by the caller's promise; it changes one register only.
-                    unsafe { std::arch::asm!(concat!("mrs {}, pmevcntr", $n, "_el0"), out(reg) value, options(nomem, nostack)) };
+                    unsafe { std::arch::asm!(concat!("mrs {}, pmevcntr", $n, "_el0"), out(reg) value, options(nostack, preserves_flags)) };
                     Some(value)
                 })*
                 31 => {
                     let value: u64;
                     // SAFETY: as above; number 31 is the cycle counter.
-                    unsafe { std::arch::asm!("mrs {}, pmccntr_el0", out(reg) value, options(nomem, nostack)) };
+                    unsafe { std::arch::asm!("mrs {}, pmccntr_el0", out(reg) value, options(nostack, preserves_flags)) };
                     Some(value)
                 }
                 _ => None,

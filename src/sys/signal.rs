@@ -1,4 +1,4 @@
-//! Signal dispositions as they were handed to us. Never changes one.
+//! Signal dispositions as they were handed to us. Never installs a handler.
 
 use std::ptr;
 
@@ -12,5 +12,16 @@ pub fn is_ignored(signal: Signal) -> bool {
         let mut present: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal as i32, ptr::null(), &mut present) == 0
             && present.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Gives SIGCHLD its default action, which an ancestor may have changed: were it ignored, the
+/// kernel would reap our children itself and nobody could wait for them.
+pub fn keep_children() {
+    // SAFETY: an all-zero sigaction is the default action without flags, and no other code of this
+    // program relies on a handler for SIGCHLD.
+    unsafe {
+        let default_action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGCHLD, &default_action, ptr::null_mut());
     }
 }
