@@ -4,12 +4,17 @@ use serde_json::{Map, Value as Json, json};
 
 use super::summary::{Benchmark, Estimate, Row, Stream, Trust};
 
-/// `perf stat -x`: value, unit, event, run time, share of time counted, metric value, metric unit
+/// `perf stat -x`: value (whole unless it is a time in milliseconds, as in perf), unit, event, run time, share of time counted, metric value, metric unit
 /// (perf-stat(1), "CSV FORMAT"). With repeated runs the value is the median.
 pub fn separated(stream: &Stream, separator: &str) -> String {
     lines(stream, |line| {
+        let whole = line.unit != "msec";
         let fields = [
-            line.value.clone(),
+            match line.value {
+                Ok(value) if whole => format!("{value:.0}"),
+                Ok(value) => format!("{value:.6}"),
+                Err(why) => why.to_owned(),
+            },
             line.unit.to_owned(),
             line.event.clone(),
             line.runtime_ns
@@ -26,7 +31,11 @@ pub fn separated(stream: &Stream, separator: &str) -> String {
 pub fn json(stream: &Stream) -> String {
     lines(stream, |line| {
         let mut object = Map::new();
-        object.insert("counter-value".to_owned(), json!(line.value));
+        let value = match line.value {
+            Ok(value) => format!("{value:.6}"),
+            Err(why) => why.to_owned(),
+        };
+        object.insert("counter-value".to_owned(), json!(value));
         object.insert("unit".to_owned(), json!(line.unit));
         object.insert("event".to_owned(), json!(line.event));
         if let Some(ns) = line.runtime_ns {
@@ -42,7 +51,8 @@ pub fn json(stream: &Stream) -> String {
 
 /// What both forms tell of an event.
 struct Line {
-    value: String,
+    /// The figure, or perf's word for its absence.
+    value: Result<f64, &'static str>,
     unit: &'static str,
     event: String,
     /// The task's time while the event was counted; known when the task's clock was counted.
@@ -84,11 +94,11 @@ fn line(row: &Row, benchmark: &Benchmark, clock_sec: Option<f64>) -> Option<Line
         _ => 1.0,
     };
     let value = match (middle(row), &row.trust) {
-        (Some(value), _) => format!("{:.6}", value * factor),
-        (None, Trust::Absent(cause)) if cause.why.contains("never") => "<not counted>".to_owned(),
-        (None, _) => "<not supported>".to_owned(),
+        (Some(value), _) => Ok(value * factor),
+        (None, Trust::Absent(cause)) if cause.why.contains("never") => Err("<not counted>"),
+        (None, _) => Err("<not supported>"),
     };
-    let counted = !benchmark.samples.is_empty() && !value.starts_with('<');
+    let counted = !benchmark.samples.is_empty() && value.is_ok();
     let runtime_ns = clock_sec.filter(|_| counted).map(|sec| sec * 1e9 * running);
     Some(Line {
         value,
@@ -103,5 +113,42 @@ fn middle(row: &Row) -> Option<f64> {
     match row.estimate {
         Estimate::None => None,
         Estimate::Single(value) | Estimate::Middle { value, .. } => Some(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{Figure, Name, Record, Sample, Value};
+
+    #[test]
+    fn scripts_read_whole_counts_and_milliseconds() {
+        let mut stream = Stream::default();
+        let exact = |unit, figure| Value::new(unit, Figure::Exact(figure));
+        stream.take(Record::Sample(Sample {
+            benchmark: Name::new("x"),
+            variant: "base".to_owned(),
+            iterations: 1,
+            order: Default::default(),
+            config: Default::default(),
+            values: vec![
+                exact("sec/op", 0.002),
+                exact("task-clock-sec/op", 0.0015),
+                exact("page-faults/op", 49.0),
+                Value::new("cycles/op", Figure::absent("no PMU")),
+                exact("CPUs", 0.75),
+            ],
+            warnings: Vec::new(),
+        }));
+        assert_eq!(
+            separated(&stream, ","),
+            "2000000,ns,duration_time,1500000,100.00,,\n\
+             1.500000,msec,task-clock,1500000,100.00,,\n\
+             49,,page-faults,1500000,100.00,,\n\
+             <not supported>,,cycles,0,100.00,,\n"
+        );
+        let first = json(&stream).lines().next().map(str::to_owned);
+        let first: Json = serde_json::from_str(&first.unwrap()).unwrap();
+        assert_eq!(first["counter-value"], "2000000.000000");
     }
 }
