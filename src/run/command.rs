@@ -20,8 +20,8 @@ use super::wait::{Wait, Woken};
 use super::{Error, Intervals, Observed, Outcome, Workload, c_string, cpus_used, exact};
 use crate::perf;
 use crate::perf::group::How;
-use crate::perf::plan::Plan;
-use crate::sample::{Figure, Name, Value, Warning};
+use crate::perf::plan::{Plan, Readings};
+use crate::sample::{Figure, Name, Part, Value, Warning};
 use crate::sys::child::{Child, Exit, Launcher, Program, Usage, open_pidfd};
 use crate::sys::perf_event::Target;
 
@@ -279,7 +279,13 @@ impl Workload for Command<'_> {
             ..Observed::default()
         };
         observed.values = self.own_values(wall, &exit.usage);
-        let counted = self.plan.values(rotation, &read()?);
+        let readings = read()?;
+        let mut counted = self.plan.values(rotation, &readings);
+        if counters_were_lost(&readings, &exit.usage) {
+            for (_, value) in &mut counted {
+                value.figure = only_before_loss(value.figure.clone());
+            }
+        }
         observed.values.extend(cpus_used(&counted, wall));
         observed
             .values
@@ -318,6 +324,29 @@ impl Workload for Command<'_> {
                 code,
             }),
         }
+    }
+}
+
+/// Whether the command ran on without its counters: the kernel takes them off a process that
+/// executes a set-user-ID program, and whoever has no privilege over that.
+fn counters_were_lost(readings: &Readings, usage: &Usage) -> bool {
+    /// What the process may use before its exec, where the counters start, and a tick.
+    const SLACK_NS: u64 = 10_000_000;
+    let enabled_ns = readings.iter().flatten().map(|reading| reading.enabled_ns);
+    let used_ns = (usage.user_us + usage.system_us) * 1000;
+    // Enabled time is the time on a CPU, of all descendants; the usage is that of some of them.
+    enabled_ns
+        .max()
+        .is_some_and(|ns| used_ns > ns + ns / 8 + SLACK_NS)
+}
+
+fn only_before_loss(figure: Figure) -> Figure {
+    match figure.number() {
+        None => figure,
+        Some(value) => Figure::Partial {
+            value,
+            part: Part("until a set-user-ID program, which may not be counted".to_owned()),
+        },
     }
 }
 
@@ -447,6 +476,7 @@ fn find_program(program: &OsStr) -> Result<CString, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::perf::reading::Reading;
 
     #[test]
     fn programs_are_found_as_a_shell_finds_them() {
@@ -465,6 +495,28 @@ mod tests {
         check("/no/such/program", Err(Errno::ENOENT));
         check("/etc/passwd", Err(Errno::EACCES));
         check("/etc", Err(Errno::EACCES));
+    }
+
+    #[test]
+    fn lost_counters_are_known_by_the_time_that_they_missed() {
+        let check = |enabled_ms: u64, used_ms: u64, want| {
+            let reading = Reading {
+                enabled_ns: enabled_ms * 1_000_000,
+                ..Reading::default()
+            };
+            let usage = Usage {
+                user_us: used_ms * 1000,
+                ..Usage::default()
+            };
+            let readings = vec![vec![reading], vec![Reading::default()]];
+            assert_eq!(counters_were_lost(&readings, &usage), want);
+        };
+        check(0, 280, true);
+        check(50, 280, true);
+        check(280, 280, false);
+        check(560, 280, false);
+        check(0, 5, false);
+        assert!(!counters_were_lost(&Vec::new(), &Usage::default()));
     }
 
     #[test]
