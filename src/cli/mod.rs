@@ -179,3 +179,30 @@ fn columns() -> usize {
     };
     by_user.or_else(by_terminal).unwrap_or(120)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_end_where_the_command_begins() {
+        let check = |line: &str, want: bool| {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert_eq!(parsed.is_ok(), want, "{line}: {:?}", parsed.err());
+        };
+        check("poise stat -r5 -x, -I100 -ecycles:u -- ls -l", true);
+        check("poise stat -r 5 ls -l --all -r5 --no-such-option", true);
+        check("poise stat -- ls -l", true);
+        check("poise stat -e {cycles,instructions} ls", true);
+        check("poise stat --no-such-option ls", false);
+        check("poise stat -Z ls", false);
+        check("poise stat -r 0 ls", false);
+        check("poise stat -p 1 -a", false);
+        check("poise bench write -r5", true);
+    }
+}
