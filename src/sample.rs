@@ -8,6 +8,10 @@ use crate::unit::{Assume, Better, Unit};
 /// The version of the record schema written by this program.
 pub const SCHEMA: u32 = 1;
 
+/// The setting of a sample that is one interval of a longer run: when it ended, in seconds from
+/// the beginning.
+pub const INTERVAL_END: &str = "interval-end";
+
 /// One number of a sample and how far to trust it. The number can only be had together with
 /// its label.
 #[derive(Clone, Debug, PartialEq)]

@@ -149,9 +149,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         &mut noise,
         &mut |record| recorder.take(record),
     );
-    let mut stream = recorder
-        .finish(driven.as_ref().ok())
-        .map_err(run::Error::Output)?;
+    let (mut stream, ended) = recorder.finish(driven.as_ref().ok());
     // They ran in a drawn order; they are shown as they were asked for.
     stream
         .benchmarks
@@ -187,7 +185,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         )
         .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(stat::code(&driven?))
+    let tally = driven?;
+    ended.map_err(run::Error::Output)?;
+    Ok(stat::code(&tally))
 }
 
 /// The loops with their parameters, for people.

@@ -117,17 +117,18 @@ impl Recorder {
         Ok(())
     }
 
-    /// Ends the run: writes the end unless it was cut short, and gives what was taken.
-    pub(super) fn finish(mut self, tally: Option<&Tally>) -> io::Result<Stream> {
+    /// Ends the run: writes the end unless it was cut short, and gives what was taken, also when
+    /// the end could not be written.
+    pub(super) fn finish(mut self, tally: Option<&Tally>) -> (Stream, io::Result<()>) {
         if let Some(progress) = &self.progress {
             progress.bar.finish_and_clear();
         }
-        if let (Some(writer), Some(tally)) = (&mut self.writer, tally)
-            && tally.interrupted.is_none()
-        {
-            writer.write(&Record::End(tally.end))?;
-        }
-        Ok(self.stream)
+        let whole = tally.filter(|tally| tally.interrupted.is_none());
+        let written = match (&mut self.writer, whole) {
+            (Some(writer), Some(tally)) => writer.write(&Record::End(tally.end)),
+            _ => Ok(()),
+        };
+        (self.stream, written)
     }
 }
 

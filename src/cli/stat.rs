@@ -22,7 +22,7 @@ use crate::run::interrupt::Interrupt;
 use crate::run::noise::Noise;
 use crate::run::schedule::{Limits, Schedule};
 use crate::run::{self, Tally, Workload};
-use crate::sample::Name;
+use crate::sample::{INTERVAL_END, Name, Record, Sample};
 use crate::sys::perf_event::Target;
 use crate::unit::Unit;
 
@@ -202,22 +202,33 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     }
     let roots = Roots::default();
     let mut noise = Noise::watch(&roots);
+    let mut sink = |record| {
+        if let Record::Sample(sample) = &record
+            && sample.config.contains_key(INTERVAL_END)
+        {
+            arguments
+                .report_interval(sample)
+                .map_err(io::Error::other)?;
+        }
+        recorder.take(record)
+    };
     let driven = run::drive(
         &mut schedule,
         arguments.warmup,
         &mut workloads,
         &interrupt,
         &mut noise,
-        &mut |r| recorder.take(r),
+        &mut sink,
     );
-    let ended = recorder.finish(driven.as_ref().ok());
     // What was measured is shown even when the run broke off.
-    let stream = match ended {
-        Ok(stream) => stream,
-        Err(error) => return Err(run::Error::Output(error).into()),
-    };
+    let (mut stream, ended) = recorder.finish(driven.as_ref().ok());
+    stream
+        .benchmarks
+        .retain(|benchmark| !benchmark.is_interval());
     arguments.report(&stream)?;
-    Ok(code(&driven?))
+    let tally = driven?;
+    ended.map_err(run::Error::Output)?;
+    Ok(code(&tally))
 }
 
 /// The exit code of a run that ended.
@@ -288,27 +299,42 @@ impl Arguments {
         Ok(Command::new(name, "base", options, plan)?)
     }
 
+    /// Says what one interval held, as soon as it is over.
+    fn report_interval(&self, sample: &Sample) -> anyhow::Result<()> {
+        let mut stream = Stream::default();
+        stream.take(Record::Sample(sample.clone()));
+        self.tell(&self.text(&stream, |_| text::interval(sample)))
+    }
+
     fn report(&self, stream: &Stream) -> anyhow::Result<()> {
+        let style = text::Style {
+            width: super::columns(),
+        };
+        self.tell(&self.text(stream, |stream| text::stream(stream, style)))
+    }
+
+    /// The stream in the form that was asked for; `table` makes the usual one.
+    fn text(&self, stream: &Stream, table: impl Fn(&Stream) -> String) -> String {
         let options = &self.output_options;
-        let text = match (&self.field_separator, self.perf_json) {
+        match (&self.field_separator, self.perf_json) {
             (Some(separator), _) => perf_stat::separated(stream, separator),
             (None, true) => perf_stat::json(stream),
-            (None, false) if options.quiet || options.records_to_stdout() && !options.table => {
-                return Ok(());
-            }
-            (None, false) => text::stream(
-                stream,
-                text::Style {
-                    width: super::columns(),
-                },
-            ),
+            (None, false) if options.quiet => String::new(),
+            (None, false) if options.records_to_stdout() && !options.table => String::new(),
+            (None, false) => table(stream),
+        }
+    }
+
+    /// Prints where it does not run into the output of the command, nor into records.
+    fn tell(&self, text: &str) -> anyhow::Result<()> {
+        let inherits = match self.output.as_deref() {
+            Some(output) => output == "inherit",
+            None => self.repeat == 1,
         };
-        // As perf does: the table must not run into the output of the command.
-        let shares_stdout = self.input.is_none() && self.output.as_deref() == Some("inherit")
-            || self.output.is_none() && self.repeat == 1 && self.input.is_none();
-        match shares_stdout || options.records_to_stdout() {
-            true => super::print_aside(&text),
-            false => super::print(&text),
+        let shares_stdout = inherits && self.input.is_none();
+        match shares_stdout || self.output_options.records_to_stdout() {
+            true => super::print_aside(text),
+            false => super::print(text),
         }
     }
 }

@@ -82,15 +82,20 @@ pub fn are_related(a: &Event, b: &Event) -> bool {
     a.modifiers == b.modifiers && RATIOS.iter().any(|(n, d, _)| pair(n, d))
 }
 
-/// The ratios that the readings of **one group** allow. Numerator and denominator were on the PMU
-/// during the same time, so the ratio of a scaled pair is that time's own, with the pair's label.
-pub fn ratios(events: &[Event], readings: &[Reading]) -> Vec<Value> {
+/// The ratios that the readings of **one group** allow: numerator and denominator were on the PMU
+/// during the same time. Each has the weaker of their labels; `residence` is as for
+/// [`Reading::figure`].
+pub fn ratios<'r>(
+    events: &[Event],
+    readings: &[Reading],
+    residence: impl Fn(&Event) -> Option<&'r str>,
+) -> Vec<Value> {
     let group = || events.iter().zip(readings);
     let mut values = Vec::new();
     for &(n, d, unit) in RATIOS {
         for (event, above) in group().filter(|(event, _)| event.name == n) {
             let is_below = |other: &Event| other.name == d && other.modifiers == event.modifiers;
-            let Some((_, below)) = group().find(|(other, _)| is_below(other)) else {
+            let Some((other, below)) = group().find(|(other, _)| is_below(other)) else {
                 continue;
             };
             let spelling = event.spelling();
@@ -100,14 +105,12 @@ pub fn ratios(events: &[Event], readings: &[Reading]) -> Vec<Value> {
             let Some(unit) = unit.and_then(|text| Unit::new(text).ok()) else {
                 continue;
             };
-            let ratio = above.count as f64 / below.count as f64;
-            let figure = match above.running_share() {
-                _ if below.count == 0 => Figure::absent(format!("no {d} were counted")),
-                Some(running) if running < 1.0 => Figure::Scaled {
-                    value: ratio,
-                    running,
-                },
-                _ => Figure::Exact(ratio),
+            let below = below.figure(other, residence(other));
+            let figure = match below.number() {
+                Some(0.0) => Figure::absent(format!("no {d} were counted")),
+                _ => above
+                    .figure(event, residence(event))
+                    .weaker(below, |above, below| above / below),
             };
             values.push(Value { unit, figure });
         }

@@ -3,9 +3,11 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::summary::{Benchmark, Estimate, Row, Stream, Trust};
+use crate::sample::INTERVAL_END;
 
-/// `perf stat -x`: value (whole unless it is a time in milliseconds, as in perf), unit, event, run time, share of time counted, metric value, metric unit
-/// (perf-stat(1), "CSV FORMAT"). With repeated runs the value is the median.
+/// `perf stat -x`: value (whole unless it is a time in milliseconds, as in perf), unit, event, run
+/// time, share of time counted, metric value, metric unit (perf-stat(1), "CSV FORMAT"); an
+/// interval's end stands before them. With repeated runs the value is the median.
 pub fn separated(stream: &Stream, separator: &str) -> String {
     lines(stream, |line| {
         let whole = line.unit != "msec";
@@ -23,7 +25,8 @@ pub fn separated(stream: &Stream, separator: &str) -> String {
             String::new(),
             String::new(),
         ];
-        fields.join(separator)
+        let end = line.interval_end.iter().cloned();
+        end.chain(fields).collect::<Vec<_>>().join(separator)
     })
 }
 
@@ -35,6 +38,9 @@ pub fn json(stream: &Stream) -> String {
             Ok(value) => format!("{value:.6}"),
             Err(why) => why.to_owned(),
         };
+        if let Some(Ok(end_sec)) = line.interval_end.as_ref().map(|end| end.parse::<f64>()) {
+            object.insert("interval".to_owned(), json!(end_sec));
+        }
         object.insert("counter-value".to_owned(), json!(value));
         object.insert("unit".to_owned(), json!(line.unit));
         object.insert("event".to_owned(), json!(line.event));
@@ -58,6 +64,8 @@ struct Line {
     /// The task's time while the event was counted; known when the task's clock was counted.
     runtime_ns: Option<f64>,
     running: f64,
+    /// When the interval ended, of a single interval.
+    interval_end: Option<String>,
 }
 
 fn lines(stream: &Stream, write: impl Fn(&Line) -> String) -> String {
@@ -106,6 +114,10 @@ fn line(row: &Row, benchmark: &Benchmark, clock_sec: Option<f64>) -> Option<Line
         event,
         runtime_ns: runtime_ns.or((!counted).then_some(0.0)),
         running,
+        interval_end: match &benchmark.samples[..] {
+            [only] => only.config.get(INTERVAL_END).cloned(),
+            _ => None,
+        },
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::sample::{
-    Cause, Failure, Figure, Header, Name, Part, Record, Sample, SyntaxError, Warning,
+    Cause, Failure, Figure, Header, INTERVAL_END, Name, Part, Record, Sample, SyntaxError, Warning,
 };
 use crate::stats::{Interval, order, signed_rank};
 use crate::unit::{Scale, Unit};
@@ -113,6 +113,13 @@ impl Benchmark {
         self.samples
             .iter()
             .any(|sample| sample.figure("tare-sec").is_some())
+    }
+
+    /// Whether its samples are intervals of longer runs.
+    pub fn is_interval(&self) -> bool {
+        self.samples
+            .iter()
+            .any(|sample| sample.config.contains_key(INTERVAL_END))
     }
 
     /// Whether a slope cannot be told from nothing: its interval holds 0, and it varies.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::summary::{Benchmark, Estimate, Row, Stream, Trust};
-use crate::sample::Cause;
+use crate::sample::{Cause, Figure, INTERVAL_END, Sample, Value};
 use crate::unit::{Dimension, Scale, Unit, human};
 
 /// How the text may look.
@@ -49,6 +49,27 @@ pub fn stream(stream: &Stream, style: Style) -> String {
         }
     }
     text
+}
+
+/// One interval, as a line while the rest still runs.
+pub fn interval(sample: &Sample) -> String {
+    let mut line = format!(
+        "{:>9} s",
+        sample.config.get(INTERVAL_END).map_or("", String::as_str)
+    );
+    for Value { unit, figure } in &sample.values {
+        let _ = match figure.number() {
+            Some(number) => write!(line, "  {} {unit}", human(unit, number)),
+            None => write!(line, "  — {unit}"),
+        };
+        if matches!(
+            figure,
+            Figure::Scaled { .. } | Figure::Partial { .. } | Figure::Sampled { .. }
+        ) {
+            let _ = write!(line, " ({})", figure.trust());
+        }
+    }
+    line + "\n"
 }
 
 /// One benchmark's table.

@@ -166,7 +166,7 @@ impl Started {
             envp: super::environment()?,
             files: vec![null()?, null()?, None, Some(shared.into())],
             affinity: None,
-            own_group: true,
+            own_session: true,
         };
         let mut launcher = Launcher::new(program).map_err(failed("prepare to launch"))?;
         let child = launcher.start().map_err(failed("start a process"))?;

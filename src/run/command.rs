@@ -68,7 +68,7 @@ pub struct Command<'p> {
     program: String,
     launcher: Launcher,
     stderr: Option<OwnedFd>,
-    own_group: bool,
+    own_session: bool,
     plan: &'p Plan,
 }
 
@@ -135,7 +135,7 @@ impl<'p> Command<'p> {
             envp: super::environment()?,
             files,
             affinity,
-            own_group: !interactive,
+            own_session: !interactive,
         };
         let launcher = Launcher::new(program).map_err(system("prepare to launch"))?;
         let program = options.argv[0].to_string_lossy().into_owned();
@@ -146,7 +146,7 @@ impl<'p> Command<'p> {
             program,
             launcher,
             stderr,
-            own_group: !interactive,
+            own_session: !interactive,
             plan,
         })
     }
@@ -176,6 +176,11 @@ impl<'p> Command<'p> {
                 Woken::TimeUp => Signal::SIGKILL,
                 Woken::Interrupted(signal) => {
                     ending = Ending::Interrupted(signal);
+                    if !self.own_session && matches!(signal, Signal::SIGINT | Signal::SIGQUIT) {
+                        // The terminal has sent it to the child as well, which may know better
+                        // than to end: a shell, a debugger.
+                        continue;
+                    }
                     signal
                 }
             };
@@ -290,7 +295,7 @@ impl Workload for Command<'_> {
         observed
             .values
             .extend(counted.into_iter().map(|(_, value)| value));
-        if self.own_group && killpg(pid, None).is_ok() {
+        if self.own_session && killpg(pid, None).is_ok() {
             if ending != Ending::ByItself {
                 let _ = killpg(pid, Signal::SIGKILL);
             }

@@ -19,7 +19,9 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::perf::plan::{self, Kind, Plan, Readings};
-use crate::sample::{Cause, End, Failure, Figure, Name, Record, Sample, Value, Warning};
+use crate::sample::{
+    Cause, End, Failure, Figure, INTERVAL_END, Name, Record, Sample, Value, Warning,
+};
 use interrupt::Interrupt;
 use noise::Noise;
 use schedule::{Schedule, Turn};
@@ -200,7 +202,7 @@ impl<'p> Intervals<'p> {
                 .map(|length| ("interval", humantime::format_duration(length).to_string())),
             iterations: 1,
             config: vec![(
-                "interval-end".to_owned(),
+                INTERVAL_END.to_owned(),
                 format!("{:.3}", (now - self.began).as_secs_f64()),
             )],
             values,
@@ -273,11 +275,15 @@ pub fn drive(
                 coin: false,
                 only: false,
             };
-            if let Outcome::Interrupted(signal) =
-                workload.observe(&turn, interrupt, &mut |_| Ok(()))?
-            {
-                tally.interrupted = Some(signal);
-                return Ok(tally);
+            match workload.observe(&turn, interrupt, &mut |_| Ok(()))? {
+                Outcome::Observed(_) => {}
+                Outcome::Failed { why, .. } => {
+                    return Err(Error::Prepare(format!("the warm-up failed: {why}")));
+                }
+                Outcome::Interrupted(signal) => {
+                    tally.interrupted = Some(signal);
+                    return Ok(tally);
+                }
             }
         }
     }

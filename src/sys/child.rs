@@ -32,9 +32,11 @@ pub struct Program {
     pub files: Vec<Option<OwnedFd>>,
     /// The CPUs that it may run on; `None` is inherited.
     pub affinity: Option<CpuSet>,
-    /// Whether each child leads a process group of its own, which is what ends it whole; else it
-    /// stays in ours, as an interactive program must to own the terminal.
-    pub own_group: bool,
+    /// Whether each child leads a session, and so a process group, of its own: its group is what
+    /// ends it whole, and without a terminal it fails where it would ask somebody, instead of
+    /// stopping for ever as a background job does. Else it stays in ours, as an interactive
+    /// program must to own the terminal.
+    pub own_session: bool,
 }
 
 /// Starts one child after another of the same program, each suspended.
@@ -94,16 +96,18 @@ struct Body {
 }
 
 /// What a child does that can fail, as it is told to users.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "keep the child of a process that has ended",
+    "give the child a session of its own",
     "set up the descriptors of the child",
     "bind the child to these CPUs",
     "execute",
 ];
 const STAY: usize = 0;
-const FILES: usize = 1;
-const AFFINITY: usize = 2;
-const EXEC: usize = 3;
+const SESSION: usize = 1;
+const FILES: usize = 2;
+const AFFINITY: usize = 3;
+const EXEC: usize = 4;
 
 const STACK_BYTES: usize = 64 * 1024;
 
@@ -178,12 +182,7 @@ impl Launcher {
         };
         // Only now may anything fail: from here on the child is killed and reaped by its drop.
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-        let child = cloned?;
-        if child.body.program.own_group {
-            // Here, not in the child: so that the group exists when we return.
-            nix::unistd::setpgid(child.pid, child.pid)?;
-        }
-        Ok(child)
+        cloned
     }
 }
 
@@ -215,7 +214,7 @@ impl Child {
     /// Sends `signal` to all of its group if it has one of its own, and to itself in any case:
     /// it may have left that group.
     pub fn signal(&self, signal: Signal) -> nix::Result<()> {
-        if self.body.program.own_group {
+        if self.body.program.own_session {
             let sent = killpg(self.pid, signal);
             if sent.is_ok() && getpgid(Some(self.pid)) == Ok(self.pid) {
                 return sent;
@@ -336,6 +335,12 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
         if raw_syscall!(Sysno::getppid) as libc::pid_t != body.parent {
             fail(STAY, (libc::ESRCH as usize).wrapping_neg());
         }
+        if body.program.own_session {
+            let result = raw_syscall!(Sysno::setsid);
+            if failed(result) {
+                fail(SESSION, result);
+            }
+        }
         for (wanted, fd) in body.program.files.iter().zip(0usize..) {
             if let Some(wanted) = wanted {
                 // Never equal, which dup3 would refuse: they were lifted.
@@ -416,7 +421,7 @@ mod tests {
             envp: Vec::new(),
             files: Vec::new(),
             affinity: None,
-            own_group: true,
+            own_session: true,
         }
     }
 
