@@ -1,0 +1,143 @@
+# `make help` lists what there is to make.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SUFFIXES:
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+# Where cargo builds; `make build` leaves the program there, where no other cargo command, which
+# links it differently, replaces it.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+POISE := $(TARGET)/poise
+SAMPLES := $(TARGET)/write.jsonl
+
+# Linked statically it starts half a millisecond earlier and has a megabyte less resident; that
+# takes a static C library.
+STATIC = $(shell mkdir -p $(TARGET); echo 'int main(void) { return 0; }' | \
+	$(CC) -static -x c -o $(TARGET)/static-trial - 2>/dev/null && echo yes)
+
+# rustup puts cargo here; a shell that is older than that does not know.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: build run test lint bench install uninstall clean setup toolchain peers help
+
+build: toolchain ## Build the release.
+	$(CARGO) rustc --locked --release --bin poise -- $(if $(STATIC),-C target-feature=+crt-static)
+	install -m 755 $(TARGET)/release/poise $(POISE)
+
+run: build ## Measure what a write(2) costs here: the table, and the samples in target/write.jsonl.
+	@$(POISE) bench write -o $(SAMPLES)
+	echo 'The samples are in $(SAMPLES).'
+
+test: toolchain ## Run all tests; then say what this machine could not run, and why.
+	@mkdir -p $(TARGET)
+	log=$(TARGET)/test.log status=0
+	# Output of tests that passed goes to the log alone.
+	$(CARGO) test --locked --no-fail-fast -- --show-output 2>&1 | tee "$$log" |
+		awk '/^successes:$$/ { quiet = 1 } /^(failures:$$|test result:)/ { quiet = 0 } !quiet' || status=$$?
+	grep '^not run:' "$$log" | sort -u || true
+	awk '/^test result:/ { n++; passed += $$4; failed += $$6 }
+		END { if (n) print passed " passed, " failed " failed" }' "$$log"
+	exit $$status
+
+lint: toolchain ## Check the format, and everything the compiler, clippy and rustdoc warn of.
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+bench: build peers ## Measure what poise costs beside hyperfine, perf and a C loop: about a minute.
+	POISE=$(abspath $(POISE)) CFLAGS='$(if $(STATIC),-static)' $(CARGO) bench --locked --bench peers
+
+install: $(POISE) ## Install the program, its manual pages and shell completions under PREFIX.
+	@to='$(DESTDIR)$(PREFIX)'
+	install -D -m 755 $(POISE) "$$to/bin/poise"
+	pages=$$(mktemp -d)
+	trap 'rm -r "$$pages"' EXIT
+	$(POISE) man "$$pages"
+	install -D -m 644 -t "$$to/share/man/man1" "$$pages"/*
+	completion() {
+		$(POISE) completions $$1 >"$$pages/completion"
+		install -D -m 644 "$$pages/completion" "$$to/share/$$2"
+	}
+	completion bash bash-completion/completions/poise
+	completion zsh zsh/site-functions/_poise
+	completion fish fish/vendor_completions.d/poise.fish
+	echo "Installed $$to/bin/poise, its manual pages and its completions for bash, zsh and fish."
+
+uninstall: ## Remove what `make install` installed there.
+	@to='$(DESTDIR)$(PREFIX)'
+	[[ -x $$to/bin/poise ]] || exit 0
+	pages=$$(mktemp -d)
+	trap 'rm -r "$$pages"' EXIT
+	"$$to/bin/poise" man "$$pages"
+	for page in "$$pages"/*; do
+		rm -f "$$to/share/man/man1/$${page##*/}"
+	done
+	cd "$$to"
+	rm -f share/bash-completion/completions/poise share/zsh/site-functions/_poise \
+		share/fish/vendor_completions.d/poise.fish bin/poise
+	echo "Removed poise from $$to."
+
+clean: ## Remove everything that was built.
+	$(CARGO) clean
+
+setup: toolchain peers ## Install what is missing (Debian and its kin, as root or by sudo).
+
+# So that `sudo make install` needs no cargo when the program is there.
+$(POISE): Cargo.toml Cargo.lock $(shell find src bpf -type f 2>/dev/null)
+	@$(MAKE) --no-print-directory build
+
+# `provide WHAT-FOR PACKAGE...` installs packages, or says why it cannot.
+define provide
+provide() {
+	local for=$$1 as_root=()
+	shift
+	if ! command -v apt-get >/dev/null; then
+		echo "make: missing $$* ($$for): please install; there is no apt-get here" >&2
+		return 1
+	fi
+	if ((EUID)); then
+		if ! sudo -n true 2>/dev/null; then
+			echo "make: missing $$* ($$for): please run sudo apt-get install $$*" >&2
+			return 1
+		fi
+		as_root=(sudo -n)
+	fi
+	echo "make: installing $$* ($$for)"
+	local apt=("$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=30)
+	"$${apt[@]}" update || true
+	"$${apt[@]}" install --no-install-recommends "$$@" >/dev/null || {
+		echo "make: could not install $$*" >&2
+		return 1
+	}
+}
+endef
+
+# What every build needs: Rust and, to link, a C compiler with the C library's development files.
+toolchain:
+	@$(provide)
+	need=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+	have=$$($(CARGO) --version 2>/dev/null | cut -d' ' -f2) || true
+	if ! printf '%s\n' "$$need" "$$have" | sort -V -C; then
+		echo "make: counterpoise needs Rust $$need or newer; here is $${have:-none}. To install it (https://rustup.rs):" >&2
+		echo "    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y" >&2
+		exit 1
+	fi
+	if ! echo '#include <unistd.h>' | $(CC) -E -x c - >/dev/null 2>&1; then
+		provide 'to link programs' gcc libc6-dev
+	fi
+
+# What `make bench` compares with. Without it, it leaves a comparison out and says so.
+peers:
+	@$(provide)
+	command -v hyperfine >/dev/null || provide 'for make bench alone' hyperfine || true
+	command -v perf >/dev/null || provide 'for make bench alone' linux-perf || true
+
+help: ## Show this.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name about; do
+		printf 'make %-10s %s\n' "$$name" "$$about"
+	done
