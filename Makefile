@@ -123,8 +123,7 @@ toolchain:
 	need=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 	have=$$($(CARGO) --version 2>/dev/null | cut -d' ' -f2) || true
 	if ! printf '%s\n' "$$need" "$$have" | sort -V -C; then
-		echo "make: counterpoise needs Rust $$need or newer; here is $${have:-none}. To install it (https://rustup.rs):" >&2
-		echo "    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y" >&2
+		echo "make: counterpoise needs Rust $$need or newer; here is $${have:-none}: install it with rustup" >&2
 		exit 1
 	fi
 	if ! echo '#include <unistd.h>' | $(CC) -E -x c - >/dev/null 2>&1; then

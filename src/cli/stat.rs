@@ -97,12 +97,13 @@ pub(super) struct Arguments {
         long,
         value_name = "PID",
         value_delimiter = ',',
+        value_parser = clap::value_parser!(i32).range(1..),
         group = "subject"
     )]
     pid: Vec<i32>,
 
     /// Count one running thread.
-    #[arg(short, long, value_name = "TID", group = "subject")]
+    #[arg(short, long, value_name = "TID", value_parser = clap::value_parser!(i32).range(1..), group = "subject")]
     tid: Option<i32>,
 
     /// Count everything on all CPUs.
@@ -145,6 +146,9 @@ pub(super) struct Arguments {
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     if let Some(path) = &arguments.input {
         return show(path, &arguments);
+    }
+    for cpus in [&arguments.cpu, &arguments.cpu_list].into_iter().flatten() {
+        options::must_be_online(cpus)?;
     }
     let subject = arguments.subject()?;
     if subject.is_none() && arguments.command.is_empty() {
@@ -339,6 +343,9 @@ impl Arguments {
     }
 }
 
+/// So many bad lines of a file are told; it may be something else altogether.
+const BAD_LINES: usize = 5;
+
 /// Shows recorded samples.
 fn show(path: &std::path::Path, arguments: &Arguments) -> anyhow::Result<u8> {
     let name = path.display().to_string();
@@ -356,8 +363,11 @@ fn show(path: &std::path::Path, arguments: &Arguments) -> anyhow::Result<u8> {
     if let Some(error) = reader.error() {
         return Err(anyhow::anyhow!("cannot read {name}: {error}"));
     }
-    for error in &stream.syntax {
+    for error in stream.syntax.iter().take(BAD_LINES) {
         super::remark(&error.to_string());
+    }
+    if let Some(more @ 1..) = stream.syntax.len().checked_sub(BAD_LINES) {
+        super::remark(&format!("and {more} more lines that are no records"));
     }
     if stream.benchmarks.is_empty() && stream.failures.is_empty() {
         return Err(anyhow::anyhow!("{name} holds no samples"));

@@ -9,6 +9,7 @@ use std::process;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use procfs::ProcError;
 use procfs::process::Process;
 
 use super::interrupt::Interrupt;
@@ -85,7 +86,10 @@ impl<'p> Attached<'p> {
                 for &pid in &pids {
                     let tasks = Process::new(pid).and_then(|process| process.tasks());
                     let tasks = tasks.map_err(|error| {
-                        Error::Count(Cause::new(format!("process {pid}: {error}")))
+                        Error::system(format!("count process {pid}"))(match error {
+                            ProcError::NotFound(_) => Errno::ESRCH.into(),
+                            other => io::Error::other(other),
+                        })
                     })?;
                     targets.extend(tasks.flatten().map(|task| Target::Thread(task.tid)));
                 }
@@ -138,6 +142,13 @@ impl Workload for Attached<'_> {
         interrupt: &Interrupt,
         partly: &mut dyn FnMut(Observed) -> io::Result<()>,
     ) -> Result<Outcome, Error> {
+        if self.plan.always.is_empty()
+            && self.plan.turns.is_empty()
+            && let Some((_, why)) = self.plan.absent.first()
+        {
+            // Beside the clock there would be nothing to show.
+            return Err(Error::Count(why.clone()));
+        }
         let rotation = (!turn.only).then_some(turn.order.round);
         let (targets, pids) = self.targets()?;
         let how = How {
@@ -151,6 +162,14 @@ impl Workload for Attached<'_> {
                 Ok(counting) => counted.push(counting),
                 // A thread may end between our look and our open; its process goes on.
                 Err(error) if error.errno == Errno::ESRCH && targets.len() > 1 => {}
+                Err(perf::Error {
+                    errno: Errno::ESRCH,
+                    ..
+                }) if let Target::Thread(tid) = target => {
+                    return Err(Error::system(format!("count thread {tid}"))(
+                        Errno::ESRCH.into(),
+                    ));
+                }
                 Err(error) => return Err(self.uncounted(&error)),
             }
         }
@@ -194,7 +213,13 @@ impl Workload for Attached<'_> {
         for counting in &counted {
             counting.disable().map_err(|error| self.uncounted(&error))?;
         }
-        let values = self.plan.values(rotation, &read()?);
+        let readings = read()?;
+        if self.span.interval.is_some() {
+            // The last one is shorter; with it the intervals add up to the whole.
+            partly(intervals.observe(readings.clone(), self.span.interval))
+                .map_err(Error::Output)?;
+        }
+        let values = self.plan.values(rotation, &readings);
         let mut observed = Observed {
             iterations: 1,
             values: vec![exact("sec/op", span.as_secs_f64())],

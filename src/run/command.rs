@@ -285,6 +285,11 @@ impl Workload for Command<'_> {
         };
         observed.values = self.own_values(wall, &exit.usage);
         let readings = read()?;
+        if self.options.interval.is_some() {
+            // The last one is shorter; with it the intervals add up to the whole.
+            partly(intervals.observe(readings.clone(), self.options.interval))
+                .map_err(Error::Output)?;
+        }
         let mut counted = self.plan.values(rotation, &readings);
         if counters_were_lost(&readings, &exit.usage) {
             for (_, value) in &mut counted {
