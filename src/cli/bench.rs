@@ -149,7 +149,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         &mut noise,
         &mut |record| recorder.take(record),
     );
-    let (mut stream, ended) = recorder.finish(driven.as_ref().ok());
+    let (mut stream, ended) = recorder.finish(driven);
     // They ran in a drawn order; they are shown as they were asked for.
     stream
         .benchmarks
@@ -185,9 +185,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         )
         .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let tally = driven?;
-    ended.map_err(run::Error::Output)?;
-    Ok(stat::code(&tally))
+    Ok(stat::code(&ended?))
 }
 
 /// The loops with their parameters, for people.

@@ -1,5 +1,6 @@
 //! Options that several verbs share, and what the words in them mean. Never runs anything.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,14 +47,24 @@ impl EventOptions {
             target,
             Access::look("/proc".as_ref(), "/sys".as_ref()),
         );
-        let doubt = |(event, cause): &(String, Cause)| {
-            Warning(format!(
-                "{event} is counted in user mode only, as {event}:u: {cause}"
-            ))
-        };
-        let doubts = plan.user_only.iter().map(doubt).collect();
+        let doubts = user_only(&plan);
         Ok((plan, doubts))
     }
+}
+
+/// Which events are counted in user mode only, once a cause.
+fn user_only(plan: &Plan) -> Vec<Warning> {
+    let mut by_cause: BTreeMap<&Cause, Vec<&str>> = BTreeMap::new();
+    for (wanted, cause) in &plan.user_only {
+        by_cause.entry(cause).or_default().push(wanted);
+    }
+    let doubt = |(cause, wanted): (&Cause, Vec<&str>)| {
+        let wanted = wanted.join(", ");
+        Warning(format!(
+            "counted in user mode only, with :u in the name: {wanted}: {cause}"
+        ))
+    };
+    by_cause.into_iter().map(doubt).collect()
 }
 
 /// Where the records and the tables go.

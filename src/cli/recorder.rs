@@ -14,7 +14,7 @@ use super::options::OutputOptions;
 use crate::format::Writer;
 use crate::machine::facts::{Facts, Roots};
 use crate::report::summary::Stream;
-use crate::run::Tally;
+use crate::run::{self, Tally};
 use crate::sample::{Header, Record, UnitMeta, Warning};
 use crate::unit::{Assume, Unit, human};
 
@@ -93,42 +93,52 @@ impl Recorder {
         }))
     }
 
-    /// Takes one record.
+    /// Takes one record. What cannot be written is in the summary all the same.
     pub(super) fn take(&mut self, record: Record) -> io::Result<()> {
-        if let Some(writer) = &mut self.writer {
-            if let Record::Sample(sample) = &record {
-                for value in &sample.values {
-                    if self.described.insert(value.unit.clone()) {
-                        let (unit, better) = (value.unit.clone(), value.unit.better());
-                        writer.write(&Record::Unit(UnitMeta {
-                            unit,
-                            better,
-                            assume: Assume::Nothing,
-                        }))?;
-                    }
-                }
-            }
-            writer.write(&record)?;
-        }
+        let written = self.write(&record);
         self.stream.take(record);
         if let Some(progress) = &self.progress {
             progress.advance(&self.stream);
         }
-        Ok(())
+        written
     }
 
-    /// Ends the run: writes the end unless it was cut short, and gives what was taken, also when
-    /// the end could not be written.
-    pub(super) fn finish(mut self, tally: Option<&Tally>) -> (Stream, io::Result<()>) {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let Some(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        if let Record::Sample(sample) = record {
+            for value in &sample.values {
+                if self.described.insert(value.unit.clone()) {
+                    let (unit, better) = (value.unit.clone(), value.unit.better());
+                    writer.write(&Record::Unit(UnitMeta {
+                        unit,
+                        better,
+                        assume: Assume::Nothing,
+                    }))?;
+                }
+            }
+        }
+        writer.write(record)
+    }
+
+    /// Ends the run: writes the end unless it was cut short, and gives what was taken together
+    /// with how it went.
+    pub(super) fn finish(
+        mut self,
+        driven: Result<Tally, run::Error>,
+    ) -> (Stream, Result<Tally, run::Error>) {
         if let Some(progress) = &self.progress {
             progress.bar.finish_and_clear();
         }
-        let whole = tally.filter(|tally| tally.interrupted.is_none());
-        let written = match (&mut self.writer, whole) {
-            (Some(writer), Some(tally)) => writer.write(&Record::End(tally.end)),
-            _ => Ok(()),
-        };
-        (self.stream, written)
+        let ended = driven.and_then(|tally| {
+            if tally.interrupted.is_none() {
+                let end = self.write(&Record::End(tally.end));
+                end.map_err(run::Error::Output)?;
+            }
+            Ok(tally)
+        });
+        (self.stream, ended)
     }
 }
 
