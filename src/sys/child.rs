@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
-use nix::unistd::{Pid, getpgid};
+use nix::unistd::Pid;
 use syscalls::{Sysno, raw_syscall};
 
 /// What is to be executed, and in which surroundings.
@@ -211,16 +211,18 @@ impl Child {
         };
     }
 
-    /// Sends `signal` to all of its group if it has one of its own, and to itself in any case:
-    /// it may have left that group.
+    /// Sends `signal` to it, and to all of its group if it has one of its own. The leader of a
+    /// session cannot leave its group.
     pub fn signal(&self, signal: Signal) -> nix::Result<()> {
-        if self.body.program.own_session {
-            let sent = killpg(self.pid, signal);
-            if sent.is_ok() && getpgid(Some(self.pid)) == Ok(self.pid) {
-                return sent;
-            }
+        let sent = match self.body.program.own_session {
+            true => killpg(self.pid, signal),
+            false => Err(Errno::ESRCH),
+        };
+        match sent {
+            // It may not have got as far as to make its session.
+            Err(Errno::ESRCH) => kill(self.pid, signal),
+            sent => sent,
         }
-        kill(self.pid, signal)
     }
 
     /// Waits for its end and gives status and usage of this child alone, by `wait4(2)`.
@@ -439,12 +441,40 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_left_its_group_is_killed_all_the_same() {
-        let mut launcher = Launcher::new(program(&["/bin/sleep", "9"])).unwrap();
+    fn a_child_that_never_ran_is_killed_and_reaped() {
+        for own_session in [true, false] {
+            let mut program = program(&["/bin/sleep", "9"]);
+            program.own_session = own_session;
+            let mut launcher = Launcher::new(program).unwrap();
+            for _ in 0..20 {
+                drop(launcher.start().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn the_group_of_a_child_ends_with_it() {
+        let script = "sleep 9 & echo $! >&2; sleep 9";
+        let (mut tells, told) = io::pipe().unwrap();
+        let mut program = program(&["/bin/sh", "-c", script]);
+        program.files = vec![None, None, Some(told.into())];
+        let mut launcher = Launcher::new(program).unwrap();
         let child = launcher.start().unwrap();
-        nix::unistd::setpgid(child.pid(), nix::unistd::getpgrp()).unwrap();
+        child.release();
+        let mut text = [0; 16];
+        let got = tells.read(&mut text).unwrap();
+        let grandchild: i32 = str::from_utf8(&text[..got])
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let end = open_pidfd(grandchild).unwrap();
         drop(child);
-        assert!(launcher.start().is_ok(), "the first child was reaped");
+        let mut ended = [nix::poll::PollFd::new(
+            end.as_fd(),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        assert_eq!(nix::poll::poll(&mut ended, 5000u16), Ok(1));
     }
 
     #[test]
