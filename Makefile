@@ -108,7 +108,7 @@ provide() {
 		as_root=(sudo -n)
 	fi
 	echo "make: installing $$* ($$for)"
-	local apt=("$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=30)
+	local apt=("$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Acquire::Retries=1 -o Acquire::http::Timeout=30)
 	"$${apt[@]}" update || true
 	"$${apt[@]}" install --no-install-recommends "$$@" >/dev/null || {
 		echo "make: could not install $$*" >&2

@@ -408,7 +408,7 @@ fn write_loop(poise: &OsStr) -> anyhow::Result<Row> {
 /// What reading four counters costs, by the kernel and by the counter instruction.
 fn counter_reads() -> anyhow::Result<Vec<Row>> {
     let hardware = "cycles:u,instructions:u,branches:u,branch-misses:u";
-    let software = "task-clock,page-faults,context-switches,cpu-migrations";
+    let software = "task-clock:u,page-faults:u,minor-faults:u,major-faults:u";
     let access = Access::look("/proc".as_ref(), "/sys".as_ref());
     let open = |events: &str| -> anyhow::Result<Result<Counters, String>> {
         let parsed = Catalog::default().parse(events)?;
