@@ -6,14 +6,15 @@ use std::fmt::Write;
 use clap::Args;
 
 use crate::perf::catalog::Catalog;
-use crate::perf::listing::{Listed, Listing};
+use crate::perf::listing::{Kind, Listed, Listing};
 use crate::perf::{Access, plan};
 use crate::sample::Cause;
 
 /// List the events that this machine can count
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Only events that match, such as 'cycles', '*miss*' or 'sched:*' (tracepoints are listed only so).
+    /// Only events that match, such as 'cycles', '*miss*' or 'sched:*'. Tracepoints are listed
+    /// only so, and one of them is tried for all.
     pattern: Option<String>,
 
     /// One JSON object an event.
@@ -25,11 +26,21 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let catalog = Catalog::default();
     let access = Access::look("/proc".as_ref(), "/sys".as_ref());
     let listing = catalog.list(arguments.pattern.as_deref());
-    let tried: Vec<Tried<'_>> = listing
-        .events
-        .iter()
-        .map(|listed| Tried::new(listed, &catalog, &access))
-        .collect();
+    let mut tried: Vec<Tried<'_>> = Vec::with_capacity(listing.events.len());
+    for listed in &listing.events {
+        // Closing a tracepoint waits for every CPU: thousands of trials would take minutes. The
+        // kernel treats all alike, so the first stands for the others.
+        let alike = tried
+            .last()
+            .filter(|last| last.listed.kind == Kind::Tracepoint && listed.kind == Kind::Tracepoint);
+        tried.push(match alike {
+            Some(last) => Tried {
+                listed,
+                result: last.result.clone(),
+            },
+            None => Tried::new(listed, &catalog, &access),
+        });
+    }
     if tried.is_empty() && arguments.pattern.is_some() {
         anyhow::bail!(
             "no event matches `{}`",
