@@ -1,0 +1,133 @@
+//! `poise stat` on what runs already: processes, threads, CPUs, the whole machine.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
+use counterpoise::sample::{Figure, Sample};
+use nix::sys::signal::Signal;
+
+use crate::common::{
+    Ran, Running, counts, eventually, exact, exercise, finish, not_run, poise, read_records, run,
+    samples, scratch, whole_records, words,
+};
+
+/// A process that is ended with the value.
+struct Subject(Child);
+
+impl Subject {
+    fn start(command: &mut Command) -> Subject {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::null());
+        Subject(command.spawn().unwrap())
+    }
+
+    /// Never idle, never ends.
+    fn busy() -> Subject {
+        Subject::start(Command::new("sh").args(["-c", "while :; do :; done"]))
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Measures and gives the only sample.
+fn only_sample(arguments: &str) -> Sample {
+    let mut samples = crate::common::measure(words(arguments));
+    assert_eq!(samples.len(), 1, "{samples:#?}");
+    samples.remove(0)
+}
+
+/// Whether we may count everything on a CPU.
+fn may_count_cpus(what: &str) -> bool {
+    let ran = run(words("stat -q -a -e task-clock --timeout 1"));
+    if ran.code != Some(0) {
+        not_run(what, ran.stderr.trim());
+    }
+    ran.code == Some(0)
+}
+
+#[test]
+fn running_processes_are_counted() {
+    if !counts("running processes", "task-clock:u") {
+        return;
+    }
+    let [one, other] = [Subject::busy(), Subject::busy()];
+    let both = format!("{},{}", one.pid(), other.pid());
+    for (option, ids, name) in [
+        ("-p", one.pid(), format!("Attach/pid={}", one.pid())),
+        (
+            "--pid",
+            both.clone(),
+            format!("Attach/pid={}", both.replace(',', "+")),
+        ),
+        ("-t", one.pid(), format!("Attach/tid={}", one.pid())),
+    ] {
+        // Until they have run while we looked.
+        eventually("a busy process to run", || {
+            let arguments = format!("stat {option} {ids} -e task-clock:u --timeout 50");
+            let sample = only_sample(&arguments);
+            assert_eq!(sample.benchmark.to_string(), name);
+            match sample
+                .figure("task-clock:u-sec/op")
+                .or(sample.values.last().map(|v| &v.figure))
+            {
+                Some(Figure::Exact(clock)) => (*clock > 0.0).then_some(()),
+                Some(Figure::Absent { why }) => {
+                    assert!(why.why.contains("did not run"), "{why:?}");
+                    None
+                }
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+}
+
+#[test]
+fn a_command_beside_a_subject_is_the_timer() {
+    if !counts("a timer", "task-clock:u") {
+        return;
+    }
+    let subject = Subject::busy();
+    let mut command = poise();
+    command.args(["stat", "-q", "-e", "task-clock:u", "-p", &subject.pid()]);
+    let ran = finish(command.args(["--", "echo", "beside"])).exits(0);
+    assert_eq!(ran.stdout, "beside\n");
+    let missing = format!("stat -e dummy -p {} -- /missing/timer", subject.pid());
+    run(words(&missing)).refuses(127, &["/missing/timer: not found"]);
+}
+
+#[test]
+fn a_stop_shows_what_was_counted() {
+    if !counts("stopping the count of a process", "task-clock:u") {
+        return;
+    }
+    let directory = scratch();
+    let file = directory.path().join("records");
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let _ = fs::remove_file(&file);
+        let mut subject = Subject::busy();
+        let mut command = poise();
+        command.args(words("stat -e task-clock:u -o")).arg(&file);
+        command.args(["-I", "10", "-p", &subject.pid()]);
+        let running = Running::start(&mut command);
+        eventually("the first interval", || {
+            let text = fs::read_to_string(&file).ok()?;
+            text.contains(r#""record":"sample""#).then_some(())
+        });
+        running.signal(signal);
+        let ran: Ran = running.wait().exits(128 + signal as i32);
+        ran.says(&[&format!("Attach/pid={} (1 run)", subject.pid())]);
+        let (records, whole) = read_records(&file);
+        assert!(!whole && samples(&records).len() >= 2);
+        assert!(subject.0.try_wait().unwrap().is_none(), "it goes on");
+    }
+}
+

@@ -1,0 +1,15 @@
+//! The program as its users meet it: the real binary, its options, its bad cases, and what it counts on the real kernel.
+
+mod attach;
+mod bench;
+mod common;
+mod ends;
+mod exactness;
+mod inheritance;
+mod listing;
+mod permission;
+mod raw;
+mod records;
+mod stat;
+mod terminal;
+mod usage;
