@@ -372,6 +372,27 @@ fn separated_line(ran: &Ran, separator: char, event: &str) -> Vec<String> {
 }
 
 #[test]
+fn separated_values_are_those_of_perf() {
+    if !counts("perf's separated values", "task-clock") {
+        return;
+    }
+    for (options, separator) in [("-x,", ','), ("-x ;", ';'), ("--field-separator=|", '|')] {
+        let mut arguments = words("stat -e task-clock");
+        arguments.extend(words(options));
+        arguments.extend(["--", "true"]);
+        let ran = run(arguments).exits(0);
+        let fields = separated_line(&ran, separator, "task-clock");
+        assert_eq!(fields.len(), 7, "{fields:?}");
+        assert!(fields[0].parse::<f64>().unwrap() > 0.0, "{fields:?}");
+        assert_eq!(fields[1], "msec", "{fields:?}");
+        assert_eq!(fields[4], "100.00", "{fields:?}");
+        let clock = separated_line(&ran, separator, "duration_time");
+        assert_eq!(clock[1], "ns", "{clock:?}");
+        assert!(clock[0].parse::<f64>().unwrap() > 0.0, "{clock:?}");
+    }
+}
+
+#[test]
 fn json_values_are_those_of_perf() {
     if !counts("perf's JSON values", "task-clock") {
         return;
@@ -407,3 +428,38 @@ fn colours_are_for_those_who_want_them() {
     assert!(!finish(&mut command).stdout.contains(escape));
 }
 
+#[test]
+fn absent_is_said_in_every_form() {
+    let sample = &measure(words("stat -e cycles -- true"))[0];
+    let Some(Figure::Absent { why }) = sample.figure("cycles/op") else {
+        return not_run("absent events", "this machine counts cycles");
+    };
+    assert!(!why.why.is_empty());
+    let ran = run(words("stat -e cycles --json -- true")).exits(0);
+    ran.shows(&[r#""unit":"cycles/op","value":null,"trust":"absent","why":""#]);
+    let ran = run(words("stat -e cycles -- true"))
+        .exits(0)
+        .says(&[&why.why]);
+    let row = ran.stderr.lines().find(|line| line.contains("cycles/op"));
+    let row: Vec<&str> = row.unwrap().split_whitespace().collect();
+    assert_eq!(row[1..3], ["—", "absent"]);
+    let ran = run(words("stat -e cycles -r 3 -- true"))
+        .exits(0)
+        .shows(&[&why.why]);
+    let row = ran.stdout.lines().find(|line| line.contains("cycles/op"));
+    let row: Vec<&str> = row.unwrap().split_whitespace().collect();
+    assert_eq!(row[1..3], ["—", "absent"]);
+    let ran = run(words("stat -e cycles -j -- true")).exits(0);
+    ran.says(&[r#"{"counter-value":"<not supported>","event":"cycles""#]);
+    let ran = run(words("stat -e cycles -x, -- true")).exits(0);
+    let fields = separated_line(&ran, ',', "cycles");
+    assert_eq!(fields[0], "<not supported>");
+    let ran = run(words("stat -e cycles --format csv -- true")).exits(0);
+    ran.shows(&["cycles/op,,absent,"]);
+    let ran = run(words("stat -e cycles --format gobench -- true")).exits(0);
+    let line = ran
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("Benchmark"));
+    assert!(!line.unwrap().contains("cycles"), "{ran:#?}");
+}

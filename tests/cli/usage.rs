@@ -6,6 +6,22 @@ use std::os::unix::ffi::OsStrExt;
 use crate::common::{finish, poise, run, scratch, words};
 
 #[test]
+fn unknown_verbs_and_flags_get_the_nearest() {
+    let check = |arguments: &str, nearest: &[&str]| {
+        run(words(arguments)).exits(2).says(nearest);
+    };
+    check("stats -- true", &["'stats'", "'stat'"]);
+    check("stat --repeet 3 -- true", &["'--repeet'", "'--repeat'"]);
+    check("stat -r 3 --warmpu 1 true", &["'--warmpu'", "'--warmup'"]);
+    check("stat -Z -- true", &["'-Z'"]);
+    check("bench --latancy write", &["'--latancy'", "'--latency'"]);
+    check("bench -j write", &["'-j'"]);
+    check("events --jsn", &["'--jsn'", "'--json'"]);
+    check("doctor --jsn", &["'--jsn'", "'--json'"]);
+    check("--colour always doctor", &["'--colour'", "'--color'"]);
+}
+
+#[test]
 fn flags_of_the_command_are_its_own() {
     let ran = run(words("stat -q echo -r 3 --repeet --help")).exits(0);
     assert_eq!(ran.stdout, "-r 3 --repeet --help\n");
