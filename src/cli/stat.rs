@@ -96,12 +96,13 @@ pub(super) struct Arguments {
         long,
         value_name = "PID",
         value_delimiter = ',',
+        value_parser = clap::value_parser!(i32).range(1..),
         group = "subject"
     )]
     pid: Vec<i32>,
 
     /// Count one running thread.
-    #[arg(short, long, value_name = "TID", group = "subject")]
+    #[arg(short, long, value_name = "TID", value_parser = clap::value_parser!(i32).range(1..), group = "subject")]
     tid: Option<i32>,
 
     /// Count everything on all CPUs.

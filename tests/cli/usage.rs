@@ -59,6 +59,33 @@ fn something_must_be_counted() {
 }
 
 #[test]
+fn numbers_out_of_range_are_refused() {
+    let check = |arguments: &str, all: &[&str]| {
+        let ran = run(words(arguments)).exits(2).says(all);
+        assert_eq!(ran.stdout, "");
+    };
+    for bad in ["0", "-1", "x", "1.5", "100000001", "18446744073709551616"] {
+        check(&format!("stat --repeat={bad} -- true"), &[bad, "--repeat"]);
+        check(&format!("bench --runs={bad} write"), &[bad, "--runs"]);
+    }
+    check("stat --warmup=-1 -- true", &["-1", "--warmup"]);
+    for option in ["--interval", "--timeout", "--time"] {
+        for bad in ["0", "0s", "soon", "-5", "99999999999999999999999"] {
+            check(&format!("stat {option}={bad} -- true"), &[option]);
+        }
+    }
+    for option in ["--pid", "--tid"] {
+        for bad in ["0", "-1", "x", "99999999999"] {
+            check(&format!("stat {option}={bad}"), &[option]);
+        }
+    }
+    for bad in ["3-1", "x", "", "-", "99999999999"] {
+        check(&format!("stat --cpu={bad} --timeout 1"), &["--cpu"]);
+        check(&format!("stat --cpu-list={bad} -- true"), &["--cpu-list"]);
+    }
+}
+
+#[test]
 fn loops_and_their_parameters_are_checked() {
     let check = |name: &str, all: &[&str]| {
         run(["bench", name]).refuses(2, all);
