@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::Usage;
 use crate::format::Format;
 use crate::machine::facts::{CpuList, Facts, Roots};
 use crate::perf::Access;
@@ -109,6 +110,20 @@ pub(super) fn cpu_list(text: &str) -> Result<CpuList, String> {
     CpuList::parse(text)
         .filter(|cpus| !cpus.is_empty())
         .ok_or_else(|| "write CPUs as 0 or 0,2-5".to_owned())
+}
+
+/// Refuses CPUs that are missing or offline; where nobody knows which are online, none.
+pub(super) fn must_be_online(cpus: &CpuList) -> Result<(), Usage> {
+    let Some(online) = Facts::new(&Roots::default()).online() else {
+        return Ok(());
+    };
+    match cpus.iter().find(|cpu| !online.contains(*cpu)) {
+        None => Ok(()),
+        Some(cpu) => Err(Usage {
+            message: format!("CPU {cpu} is not online"),
+            hint: Some(format!("online: {online}")),
+        }),
+    }
 }
 
 /// How often the kernel looks whether a program on `cpus`, or on ours, is in user or system mode;

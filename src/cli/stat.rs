@@ -146,6 +146,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     if let Some(path) = &arguments.input {
         return show(path, &arguments);
     }
+    for cpus in [&arguments.cpu, &arguments.cpu_list].into_iter().flatten() {
+        options::must_be_online(cpus)?;
+    }
     let subject = arguments.subject()?;
     if subject.is_none() && arguments.command.is_empty() {
         return Err(Usage {

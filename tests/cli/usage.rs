@@ -86,6 +86,12 @@ fn numbers_out_of_range_are_refused() {
 }
 
 #[test]
+fn missing_cpus_are_named() {
+    run(words("stat -C 0,8191 --timeout 1")).refuses(2, &["CPU 8191", "online"]);
+    run(words("stat --cpu-list 0,8191 -- true")).refuses(2, &["CPU 8191", "online"]);
+}
+
+#[test]
 fn loops_and_their_parameters_are_checked() {
     let check = |name: &str, all: &[&str]| {
         run(["bench", name]).refuses(2, all);
