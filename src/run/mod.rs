@@ -109,7 +109,7 @@ pub enum Error {
         error: io::Error,
     },
     /// Counters could not be opened or read.
-    #[error("cannot count: {0}")]
+    #[error("cannot count: {}", .0.why)]
     Count(Cause),
     /// A preparation failed.
     #[error("{0}")]
