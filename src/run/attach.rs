@@ -108,6 +108,13 @@ impl Workload for Attached<'_> {
         interrupt: &Interrupt,
         partly: &mut dyn FnMut(Observed) -> io::Result<()>,
     ) -> Result<Outcome, Error> {
+        if self.plan.always.is_empty()
+            && self.plan.turns.is_empty()
+            && let Some((_, why)) = self.plan.absent.first()
+        {
+            // Beside the clock there would be nothing to show.
+            return Err(Error::Count(why.clone()));
+        }
         let rotation = (!turn.only).then_some(turn.order.round);
         let (targets, pids) = self.targets()?;
         let how = How {

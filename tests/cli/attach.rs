@@ -131,3 +131,13 @@ fn a_stop_shows_what_was_counted() {
     }
 }
 
+#[test]
+fn what_cannot_be_counted_is_not_waited_for() {
+    let subject = Subject::busy();
+    let arguments = format!("stat -q -e cycles -p {} --timeout 10", subject.pid());
+    let ran = run(words(&arguments));
+    if ran.code == Some(0) {
+        return not_run("a process without counters", "this machine counts cycles");
+    }
+    ran.refuses(5, &["cannot count: "]);
+}

@@ -102,6 +102,22 @@ impl Nobody {
 }
 
 #[test]
+fn at_level_1_the_kernel_is_counted_and_the_machine_is_not() {
+    let what = "an ordinary user at level 1";
+    let (Some(nobody), true) = (Nobody::new(what), counts(what, "minor-faults")) else {
+        return;
+    };
+    let Some(_level) = Paranoid::at(1, what) else {
+        return;
+    };
+    let ran = nobody.run("stat -e minor-faults --json -- true").exits(0);
+    assert_eq!(ran.stderr, "");
+    ran.shows(&[r#""unit":"minor-faults/op","value":"#]);
+    let ran = nobody.run("stat -a --timeout 10");
+    ran.refuses(5, &["not permitted", "cap_perfmon"]);
+}
+
+#[test]
 fn files_of_others_are_named() {
     let Some(nobody) = Nobody::new("files of others") else {
         return;
@@ -144,3 +160,38 @@ fn a_command_may_change_its_user() {
     finish(poise().args(words(&line))).exits(124);
 }
 
+#[test]
+fn a_filter_leaves_what_needs_no_counter() {
+    for (errno, cause) in [
+        (Errno::EPERM, "seccomp"),
+        (Errno::EACCES, "seccomp"),
+        (Errno::ENOSYS, "perf_event_open"),
+    ] {
+        let go = |arguments: &str| {
+            let mut command = poise();
+            raw::filter_perf_event_open(&mut command, Filter::Deny(errno));
+            finish(command.args(words(arguments)))
+        };
+        // As root the filter is the only explanation left.
+        let cause = if is_root() { cause } else { "perf" };
+        let ran = go("stat -- sh -c true").exits(0).says(&["sec/op", cause]);
+        let rows = ran
+            .stderr
+            .lines()
+            .filter(|line| line.contains("task-clock"));
+        assert!(rows.clone().count() > 0, "{ran:#?}");
+        assert!(rows.clone().all(|row| row.contains('—')), "{ran:#?}");
+        let ran = go("stat -r 3 -q --json -- true").exits(0);
+        assert_eq!(ran.stdout.matches(r#""record":"sample""#).count(), 3);
+        go("stat -a --timeout 10").refuses(5, &[cause]);
+        let ran = go("bench getppid -r 2").exits(0);
+        ran.shows(&["sec/op", "—", cause]);
+        go("bench getppid -r 2 --latency")
+            .exits(0)
+            .shows(&["p50-sec"]);
+        go("events task-clock")
+            .exits(0)
+            .shows(&["not counted here", cause]);
+        go("doctor").exits(0).shows(&["missing", cause]);
+    }
+}
