@@ -7,6 +7,7 @@ use std::process;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use procfs::ProcError;
 use procfs::process::Process;
 
 use super::interrupt::Interrupt;
@@ -79,7 +80,10 @@ impl<'p> Attached<'p> {
                 for &pid in pids {
                     let tasks = Process::new(pid).and_then(|process| process.tasks());
                     let tasks = tasks.map_err(|error| {
-                        Error::Count(Cause::new(format!("process {pid}: {error}")))
+                        Error::system(format!("count process {pid}"))(match error {
+                            ProcError::NotFound(_) => Errno::ESRCH.into(),
+                            other => io::Error::other(other),
+                        })
                     })?;
                     targets.extend(tasks.flatten().map(|task| Target::Thread(task.tid)));
                 }
@@ -128,6 +132,14 @@ impl Workload for Attached<'_> {
                 Ok(counting) => counted.push(counting),
                 // A thread may end between our look and our open; its process goes on.
                 Err(error) if error.errno == Errno::ESRCH && targets.len() > 1 => {}
+                Err(perf::Error {
+                    errno: Errno::ESRCH,
+                    ..
+                }) if let Target::Thread(tid) = target => {
+                    return Err(Error::system(format!("count thread {tid}"))(
+                        Errno::ESRCH.into(),
+                    ));
+                }
                 Err(error) => return Err(self.uncounted(&error)),
             }
         }

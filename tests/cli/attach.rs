@@ -105,6 +105,19 @@ fn a_command_beside_a_subject_is_the_timer() {
 }
 
 #[test]
+fn who_is_not_there_is_named() {
+    // Above the highest number that the kernel gives.
+    let missing = (1 << 22) + 1;
+    for option in ["-p", "-t"] {
+        let ran = run(words(&format!("stat {option} {missing} --timeout 10")));
+        ran.refuses(1, &[&missing.to_string(), "No such process"]);
+    }
+    let subject = Subject::busy();
+    let both = format!("stat -p {},{missing} --timeout 10", subject.pid());
+    run(words(&both)).refuses(1, &[&missing.to_string(), "No such process"]);
+}
+
+#[test]
 fn a_stop_shows_what_was_counted() {
     if !counts("stopping the count of a process", "task-clock:u") {
         return;
