@@ -66,6 +66,7 @@ pub struct Command<'p> {
     variant: String,
     program: String,
     launcher: Launcher,
+    own_group: bool,
     stderr: Option<OwnedFd>,
     plan: &'p Plan,
 }
@@ -115,8 +116,9 @@ impl<'p> Command<'p> {
                 Some(write.into()),
             ];
         }
-        let interactive =
-            options.output == Output::Inherit && nix::unistd::isatty(io::stdin()).unwrap_or(false);
+        // What owns the terminal must stay in our group.
+        let own_group =
+            options.output != Output::Inherit || !nix::unistd::isatty(io::stdin()).unwrap_or(false);
         let affinity = match &options.cpus {
             None => None,
             Some(cpus) => Some(cpu_set(cpus)?),
@@ -132,7 +134,7 @@ impl<'p> Command<'p> {
             envp: super::environment()?,
             files,
             affinity,
-            own_group: !interactive,
+            own_group,
         };
         let launcher = Launcher::new(program).map_err(system("prepare to launch"))?;
         let program = options.argv[0].to_string_lossy().into_owned();
@@ -142,6 +144,7 @@ impl<'p> Command<'p> {
             variant: variant.to_owned(),
             program,
             launcher,
+            own_group,
             stderr,
             plan,
         })
@@ -272,7 +275,7 @@ impl Workload for Command<'_> {
         observed
             .values
             .extend(counted.into_iter().map(|(_, value)| value));
-        if self.stderr.is_some() && nix::sys::signal::killpg(pid, None).is_ok() {
+        if self.own_group && killpg(pid, None).is_ok() {
             if ending != Ending::ByItself {
                 let _ = killpg(pid, Signal::SIGKILL);
             }

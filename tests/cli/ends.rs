@@ -72,6 +72,37 @@ fn a_command_may_close_its_descriptors() {
     }
 }
 
+#[test]
+fn processes_left_behind_are_told() {
+    let directory = scratch();
+    let file = directory.path().join("f");
+    let text = "sleep 1000 & echo $! > $0.other";
+    for options in ["-e dummy", "-e dummy -r 1 --output null"] {
+        let ran = script(options, text, &file).wait().exits(0);
+        let left = Descendant::told_in(&file.with_extension("other"));
+        let all = ran.stdout.clone() + &ran.stderr;
+        assert!(all.contains("it left processes behind"), "{ran:#?}");
+        assert!(!left.is_gone(), "what a command leaves is its own matter");
+    }
+}
+
+#[test]
+fn what_never_ends_is_ended_by_timeout() {
+    let directory = scratch();
+    let file = directory.path().join("f");
+    for options in ["--timeout 200 -e dummy", "--timeout 0.2s -e dummy -r 2"] {
+        let ran = script(options, ENDLESS_FAMILY, &file).wait().exits(124);
+        let all = ran.stdout + &ran.stderr;
+        assert!(all.contains("longer than --timeout"), "{all}");
+        Descendant::told_in(&file.with_extension("child")).must_go();
+        Descendant::told_in(&file.with_extension("other")).must_go();
+    }
+    // What does not heed SIGTERM is killed.
+    let text = "trap '' TERM; echo $$ > $0.child; while :; do sleep 0.05; done";
+    script("-q --timeout 50", text, &file).wait().exits(124);
+    Descendant::told_in(&file.with_extension("child")).must_go();
+}
+
 /// Starts measuring what never ends, and stops us with `signal` once it runs.
 fn stopped(options: &str, text: &str, signal: Signal, file: &Path) -> (Ran, Vec<Descendant>) {
     for kind in ["child", "other"] {
@@ -84,6 +115,31 @@ fn stopped(options: &str, text: &str, signal: Signal, file: &Path) -> (Ran, Vec<
     }
     running.signal(signal);
     (running.wait().exits(128 + signal as i32), family)
+}
+
+#[test]
+fn a_stop_ends_the_whole_group_and_keeps_what_was_measured() {
+    let directory = scratch();
+    let file = directory.path().join("f");
+    let records = directory.path().join("records");
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        for how in ["", "--output null", "-r 3", "-r 3 --output inherit"] {
+            let options = format!("{how} -e dummy -o {}", records.display());
+            let (ran, family) = stopped(&options, ENDLESS_FAMILY, signal, &file);
+            family.into_iter().for_each(Descendant::must_go);
+            let (records, whole) = read_records(&records);
+            assert!(!whole, "what was cut short has no end");
+            assert!(matches!(
+                records[0],
+                counterpoise::sample::Record::Header(_)
+            ));
+            // A single run is a sample as far as it went; one of several is not comparable.
+            let single = !how.contains("-r 3");
+            assert_eq!(samples(&records).len(), usize::from(single), "{how}");
+            let all = ran.stdout + &ran.stderr;
+            assert_eq!(all.contains("cut short by SIG"), single, "{all}");
+        }
+    }
 }
 
 #[test]
