@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sched::CpuSet;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{AccessFlags, access};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{AccessFlags, Pid, access};
 
 use super::interrupt::Interrupt;
 use super::schedule::Turn;
@@ -22,7 +22,7 @@ use crate::perf;
 use crate::perf::group::How;
 use crate::perf::plan::Plan;
 use crate::sample::{Figure, Name, Value, Warning};
-use crate::sys::child::{Child, Exit, Launcher, Program, Usage};
+use crate::sys::child::{Child, Exit, Launcher, Program, Usage, open_pidfd};
 use crate::sys::perf_event::Target;
 
 /// Where a command's standard output goes.
@@ -223,7 +223,7 @@ impl Workload for Command<'_> {
         partly: &mut dyn FnMut(Observed) -> io::Result<()>,
     ) -> Result<Outcome, Error> {
         if let Some(prepare) = &self.options.prepare {
-            run_prepare(prepare)?;
+            run_prepare(prepare, interrupt)?;
         }
         if let Some(signal) = interrupt.caught() {
             return Ok(Outcome::Interrupted(signal));
@@ -364,14 +364,26 @@ pub(super) fn failure(exit: &Exit) -> Option<(String, u8)> {
     }
 }
 
-fn run_prepare(command: &str) -> Result<(), Error> {
-    let status = process::Command::new("/bin/sh")
+/// Runs a preparation to its end, unless we are asked to stop: then it is passed the signal and
+/// left alone.
+fn run_prepare(command: &str, interrupt: &Interrupt) -> Result<(), Error> {
+    let failed = || Error::system("run /bin/sh for --prepare");
+    let mut shell = process::Command::new("/bin/sh")
         .args(["-c", command])
         .stdin(process::Stdio::null())
         .stdout(process::Stdio::null())
-        .status()
-        .map_err(Error::system("run /bin/sh for --prepare"))?;
-    match status.success() {
+        .spawn()
+        .map_err(failed())?;
+    let end = open_pidfd(shell.id() as i32).map_err(failed())?;
+    let mut wait = Wait::new(Instant::now(), None, None, interrupt);
+    let woken = wait.until(Some(end.as_fd()), None);
+    if let Woken::Interrupted(signal) = woken.map_err(|errno| failed()(errno.into()))? {
+        // At a terminal it got the signal itself, and may be gone.
+        let _ = kill(Pid::from_raw(shell.id() as i32), signal);
+        return Ok(());
+    }
+    let status = shell.wait().map_err(failed())?;
+    match status.success() || interrupt.caught().is_some() {
         true => Ok(()),
         false => Err(Error::Prepare(format!(
             "the preparation `{command}` failed: {status}"

@@ -174,6 +174,26 @@ fn a_stop_between_many_runs_keeps_the_samples() {
 }
 
 #[test]
+fn a_stop_is_heeded_while_a_preparation_runs() {
+    let directory = scratch();
+    let file = directory.path().join("f.child");
+    let prepare = format!("echo $$ > {}; exec sleep 1000", file.display());
+    for arguments in [["-r", "2"], ["--warmup", "1"]] {
+        let _ = fs::remove_file(&file);
+        let mut command = poise();
+        command
+            .arg("stat")
+            .args(arguments)
+            .args(["--prepare", &prepare]);
+        let running = Running::start(command.args(["--", "true"]));
+        let preparing = Descendant::told_in(&file);
+        running.signal(Signal::SIGINT);
+        running.wait().exits(130);
+        preparing.must_go();
+    }
+}
+
+#[test]
 fn an_ignored_signal_stays_ignored() {
     let directory = scratch();
     let file = directory.path().join("f");
