@@ -184,7 +184,13 @@ impl Workload for Attached<'_> {
         for counting in &counted {
             counting.disable().map_err(|error| self.uncounted(&error))?;
         }
-        let values = self.plan.values(rotation, &read()?);
+        let readings = read()?;
+        if self.span.interval.is_some() {
+            // The last one is shorter; with it the intervals add up to the whole.
+            partly(intervals.observe(readings.clone(), self.span.interval))
+                .map_err(Error::Output)?;
+        }
+        let values = self.plan.values(rotation, &readings);
         let mut observed = Observed {
             iterations: 1,
             values: vec![exact("sec/op", span.as_secs_f64())],

@@ -270,7 +270,13 @@ impl Workload for Command<'_> {
             ..Observed::default()
         };
         observed.values = self.own_values(wall, &exit.usage);
-        let counted = self.plan.values(rotation, &read()?);
+        let readings = read()?;
+        if self.options.interval.is_some() {
+            // The last one is shorter; with it the intervals add up to the whole.
+            partly(intervals.observe(readings.clone(), self.options.interval))
+                .map_err(Error::Output)?;
+        }
+        let counted = self.plan.values(rotation, &readings);
         observed.values.extend(cpus_used(&counted, wall));
         observed
             .values

@@ -91,6 +91,43 @@ fn running_processes_are_counted() {
 }
 
 #[test]
+fn the_count_ends_with_the_process_and_is_exact() {
+    let what = "faults of a running process";
+    let (Some(program), true) = (exercise(what), counts(what, "minor-faults:u")) else {
+        return;
+    };
+    let faults = |pages: &str| {
+        let directory = scratch();
+        let file = directory.path().join("records");
+        let mut subject = Subject::start(Command::new(program).args(["late", pages]));
+        let mut command = poise();
+        command
+            .args(words("stat -q -I 10 -e minor-faults:u -o"))
+            .arg(&file);
+        let running = Running::start(command.args(["-p", &subject.pid()]));
+        eventually("the first interval", || {
+            let text = fs::read_to_string(&file).ok()?;
+            text.contains(r#""record":"sample""#).then_some(())
+        });
+        subject.0.stdin.take().unwrap().write_all(b"x").unwrap();
+        running.wait().exits(0).silently();
+        let records = whole_records(&file);
+        let samples = samples(&records);
+        let (whole, intervals) = samples.split_last().unwrap();
+        let count = |sample: &Sample| match sample.figure("minor-faults:u/op") {
+            Some(Figure::Exact(count)) => *count,
+            Some(Figure::Absent { .. }) => 0.0,
+            other => panic!("{other:?}"),
+        };
+        let sum: f64 = intervals.iter().map(|sample| count(sample)).sum();
+        assert_eq!(sum, count(whole));
+        count(whole)
+    };
+    let more = faults("1000") - faults("0");
+    assert_eq!(more, 1000.0);
+}
+
+#[test]
 fn a_command_beside_a_subject_is_the_timer() {
     if !counts("a timer", "task-clock:u") {
         return;

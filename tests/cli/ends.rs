@@ -263,3 +263,12 @@ fn endless_commands_end_with_their_reader() {
     ran.says(&["killed by SIGPIPE"]);
 }
 
+#[test]
+fn an_endless_stopped_run_is_told_only_once() {
+    let directory = scratch();
+    let file = directory.path().join("f");
+    let (ran, family) = stopped("-e dummy -I 20", ENDLESS, Signal::SIGINT, &file);
+    family.into_iter().for_each(Descendant::must_go);
+    let all = ran.stdout + &ran.stderr;
+    assert!(all.contains("/interval=20ms"), "{all}");
+}

@@ -70,6 +70,30 @@ fn children_and_threads_are_counted_with_their_parent() {
 }
 
 #[test]
+fn intervals_add_up_to_the_whole() {
+    let what = "the sum of intervals";
+    let (Some(program), true) = (exercise(what), counts(what, "minor-faults:u")) else {
+        return;
+    };
+    let program = program.display();
+    let script = format!("for i in 1 2 3 4; do {program} pages 500; sleep 0.03; done");
+    let samples = steadily("-I 10 -e minor-faults:u", &["sh", "-c", &script]);
+    let (whole, intervals) = samples.split_last().unwrap();
+    assert!(intervals.len() > 1);
+    let sum: f64 = intervals
+        .iter()
+        .filter_map(|sample| match sample.figure("minor-faults:u/op").unwrap() {
+            Figure::Exact(count) => Some(*count),
+            // The program did not run in that interval.
+            Figure::Absent { .. } => None,
+            other => panic!("{other:?}"),
+        })
+        .sum();
+    assert_eq!(sum, exact(whole, "minor-faults:u/op"));
+    assert!(sum >= 2000.0, "{sum}");
+}
+
+#[test]
 fn system_calls_are_counted_to_the_call() {
     let what = "tracepoints of system calls";
     let traced = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
