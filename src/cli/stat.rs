@@ -308,6 +308,9 @@ impl Arguments {
     }
 }
 
+/// So many bad lines of a file are told; it may be something else altogether.
+const BAD_LINES: usize = 5;
+
 /// Shows recorded samples.
 fn show(path: &std::path::Path, arguments: &Arguments) -> anyhow::Result<u8> {
     let name = path.display().to_string();
@@ -325,8 +328,11 @@ fn show(path: &std::path::Path, arguments: &Arguments) -> anyhow::Result<u8> {
     if let Some(error) = reader.error() {
         return Err(anyhow::anyhow!("cannot read {name}: {error}"));
     }
-    for error in &stream.syntax {
+    for error in stream.syntax.iter().take(BAD_LINES) {
         super::remark(&error.to_string());
+    }
+    if let Some(more @ 1..) = stream.syntax.len().checked_sub(BAD_LINES) {
+        super::remark(&format!("and {more} more lines that are no records"));
     }
     if stream.benchmarks.is_empty() && stream.failures.is_empty() {
         return Err(anyhow::anyhow!("{name} holds no samples"));

@@ -101,6 +101,23 @@ fn recorded_runs_are_shown_as_they_were() {
 }
 
 #[test]
+fn files_that_cannot_be_read_are_named() {
+    let directory = scratch();
+    let at = |name: &str| directory.path().join(name);
+    input(&at("missing"), "").refuses(1, &["missing", "No such file"]);
+    input(directory.path(), "").refuses(1, &["Is a directory"]);
+    fs::write(at("empty"), "").unwrap();
+    input(&at("empty"), "").refuses(1, &["empty holds no samples"]);
+    fs::write(at("text"), "hello\n").unwrap();
+    let ran = input(&at("text"), "").exits(1);
+    ran.says(&["text:1: ", "text holds no samples"]);
+    // No more than a screen is said of a file that is something else altogether.
+    let binary = input(env!("CARGO_BIN_EXE_poise").as_ref(), "").exits(1);
+    assert!(binary.stderr.lines().count() < 10, "{}", binary.stderr);
+    binary.says(&["holds no samples"]);
+}
+
+#[test]
 fn files_without_permission_are_named() {
     use std::os::unix::fs::PermissionsExt;
     let directory = scratch();
