@@ -113,8 +113,9 @@ pub(super) struct Arguments {
     #[arg(short = 'C', long, value_name = "CPUS", value_parser = options::cpu_list, group = "subject")]
     cpu: Option<CpuList>,
 
-    /// Show a file of records instead of measuring (- is standard input).
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "command"])]
+    /// Show a file of records, or turn it into another --format, instead of measuring (- is
+    /// standard input).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "command", "file"])]
     input: Option<PathBuf>,
 
     /// Draw all orders from this seed.
@@ -322,7 +323,12 @@ fn show(path: &std::path::Path, arguments: &Arguments) -> anyhow::Result<u8> {
     };
     let mut reader = format::Reader::new(name.clone(), input);
     let mut stream = Stream::default();
+    let format = arguments.output_options.record_format();
+    let mut writer = format.map(|format| format::Writer::new(format, io::stdout()));
     for record in &mut reader {
+        if let Some(writer) = &mut writer {
+            writer.write(&record).map_err(run::Error::Output)?;
+        }
         stream.take(record);
     }
     if let Some(error) = reader.error() {

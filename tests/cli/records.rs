@@ -101,6 +101,20 @@ fn recorded_runs_are_shown_as_they_were() {
 }
 
 #[test]
+fn recorded_runs_are_turned_into_other_formats() {
+    let directory = scratch();
+    let file = recorded(directory.path());
+    let ran = input(&file, "--json").exits(0);
+    assert_eq!(ran.stdout, fs::read_to_string(&file).unwrap());
+    let ran = input(&file, "--format gobench --table").exits(0);
+    assert_eq!(parse_gobench(&ran.stdout).len(), 3);
+    ran.says(&["true (3 runs)"]);
+    let ran = input(&file, "--format csv").exits(0);
+    let mut rows = csv::Reader::from_reader(ran.stdout.as_bytes());
+    assert!(rows.records().all(|row| row.unwrap().len() == 10));
+}
+
+#[test]
 fn files_that_cannot_be_read_are_named() {
     let directory = scratch();
     let at = |name: &str| directory.path().join(name);

@@ -92,6 +92,30 @@ fn missing_cpus_are_named() {
 }
 
 #[test]
+fn what_excludes_each_other_is_refused() {
+    for arguments in [
+        "stat -p 1 -a",
+        "stat -a -C 0",
+        "stat -t 1 -p 1",
+        "stat --append -- true",
+        "stat -q --table -- true",
+        "stat --json --format csv -- true",
+        "stat -x, -j -- true",
+        "stat -j --table -- true",
+        "stat --input x -- true",
+        "stat --input x -a",
+        "stat --input x -o y",
+        "stat --format xml -- true",
+        "bench --hdr-log x write",
+        "bench --append write",
+        "completions ksh",
+    ] {
+        let ran = run(words(arguments)).exits(2);
+        assert!(ran.stderr.starts_with("error: "), "{ran:#?}");
+    }
+}
+
+#[test]
 fn loops_and_their_parameters_are_checked() {
     let check = |name: &str, all: &[&str]| {
         run(["bench", name]).refuses(2, all);
