@@ -30,6 +30,8 @@ mod exit {
     pub(super) const NOT_EXECUTABLE: u8 = 126;
     /// There is no such command.
     pub(super) const NOT_FOUND: u8 = 127;
+    /// Nobody reads the records any more: what a shell shows of a program that SIGPIPE ended.
+    pub(super) const UNREAD: u8 = 128 + 13;
 }
 
 /// Counts what programs cost on Linux and says how far to trust every number.
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(code) => ExitCode::from(code),
+        Err(error) if is_unread(&error) => ExitCode::from(exit::UNREAD),
         Err(error) => {
             complain(&error);
             ExitCode::from(code_of(&error))
@@ -119,6 +122,11 @@ fn code_of(error: &anyhow::Error) -> u8 {
         true => exit::USAGE,
         false => exit::FAILURE,
     }
+}
+
+/// Whether the reader of our records went away, which needs no words.
+fn is_unread(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(run::Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn complain(error: &anyhow::Error) {

@@ -212,6 +212,38 @@ fn results_that_cannot_be_printed_are_an_error() {
     }
 }
 
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let gone = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    for arguments in [
+        "stat -r 3 -- true",
+        "events",
+        "doctor --json",
+        "bench --list",
+        "completions zsh",
+    ] {
+        let mut command = poise();
+        command.args(words(arguments));
+        let ran = Running::start_with_stdout(&mut command, gone()).wait();
+        ran.exits(0).silently();
+    }
+    // Records are wanted by nobody then: measuring ends, as other programs end by SIGPIPE.
+    for arguments in [
+        "stat --json -r 100000 -e dummy -- true",
+        "stat --format gobench -q -- true",
+        "bench --json -r 100000 getppid",
+    ] {
+        let mut command = poise();
+        command.args(words(arguments));
+        let ran = Running::start_with_stdout(&mut command, gone()).wait();
+        ran.exits(128 + nix::libc::SIGPIPE).silently();
+    }
+}
+
 /// A line of results: the benchmark, its iterations, and value and unit by turns.
 type Line = (String, u64, Vec<(f64, String)>);
 
