@@ -144,9 +144,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         &interrupt,
         &mut |record| recorder.take(record),
     );
-    let stream = recorder
-        .finish(driven.as_ref().ok())
-        .map_err(run::Error::Output)?;
+    let (stream, ended) = recorder.finish(driven);
 
     let to_stdout = arguments.output.records_to_stdout();
     if !arguments.output.quiet && (!to_stdout || arguments.output.table) {
@@ -178,7 +176,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         )
         .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(stat::code(&driven?))
+    Ok(stat::code(&ended?))
 }
 
 /// The loops with their parameters, for people.

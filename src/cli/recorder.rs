@@ -12,7 +12,7 @@ use super::options::OutputOptions;
 use crate::format::Writer;
 use crate::machine::facts::{Facts, Roots};
 use crate::report::summary::Stream;
-use crate::run::Tally;
+use crate::run::{self, Tally};
 use crate::sample::{Header, Record, UnitMeta, Warning};
 use crate::unit::{Assume, Unit, human};
 
@@ -83,41 +83,52 @@ impl Recorder {
         }))
     }
 
-    /// Takes one record.
+    /// Takes one record. What cannot be written is in the summary all the same.
     pub(super) fn take(&mut self, record: Record) -> io::Result<()> {
-        if let Some(writer) = &mut self.writer {
-            if let Record::Sample(sample) = &record {
-                for value in &sample.values {
-                    if self.described.insert(value.unit.clone()) {
-                        let (unit, better) = (value.unit.clone(), value.unit.better());
-                        writer.write(&Record::Unit(UnitMeta {
-                            unit,
-                            better,
-                            assume: Assume::Nothing,
-                        }))?;
-                    }
-                }
-            }
-            writer.write(&record)?;
-        }
+        let written = self.write(&record);
         self.stream.take(record);
         if let Some(progress) = &self.progress {
             progress.advance(&self.stream);
         }
-        Ok(())
+        written
     }
 
-    /// Ends the run: writes the end unless it was cut short, and gives what was taken.
-    pub(super) fn finish(mut self, tally: Option<&Tally>) -> io::Result<Stream> {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let Some(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        if let Record::Sample(sample) = record {
+            for value in &sample.values {
+                if self.described.insert(value.unit.clone()) {
+                    let (unit, better) = (value.unit.clone(), value.unit.better());
+                    writer.write(&Record::Unit(UnitMeta {
+                        unit,
+                        better,
+                        assume: Assume::Nothing,
+                    }))?;
+                }
+            }
+        }
+        writer.write(record)
+    }
+
+    /// Ends the run: writes the end unless it was cut short, and gives what was taken together
+    /// with how it went.
+    pub(super) fn finish(
+        mut self,
+        driven: Result<Tally, run::Error>,
+    ) -> (Stream, Result<Tally, run::Error>) {
         if let Some(progress) = &self.progress {
             progress.bar.finish_and_clear();
         }
-        if let (Some(writer), Some(tally)) = (&mut self.writer, tally)
-            && tally.interrupted.is_none()
-        {
-            writer.write(&Record::End(tally.end))?;
-        }
-        Ok(self.stream)
+        let ended = driven.and_then(|tally| {
+            if tally.interrupted.is_none() {
+                let end = self.write(&Record::End(tally.end));
+                end.map_err(run::Error::Output)?;
+            }
+            Ok(tally)
+        });
+        (self.stream, ended)
     }
 }
 

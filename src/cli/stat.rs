@@ -214,14 +214,10 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         &interrupt,
         &mut |r| recorder.take(r),
     );
-    let ended = recorder.finish(driven.as_ref().ok());
     // What was measured is shown even when the run broke off.
-    let stream = match ended {
-        Ok(stream) => stream,
-        Err(error) => return Err(run::Error::Output(error).into()),
-    };
+    let (stream, ended) = recorder.finish(driven);
     arguments.report(&stream)?;
-    Ok(code(&driven?))
+    Ok(code(&ended?))
 }
 
 /// The exit code of a run that ended.

@@ -184,6 +184,28 @@ fn records_that_cannot_be_written_are_an_error_before_anything_runs() {
     run(["stat", "-o", "/dev/full", "--", "true"]).says(&["No space left on device"]);
 }
 
+#[test]
+fn a_disk_that_fills_up_costs_the_file_and_not_the_result() {
+    let directory = scratch();
+    let file = directory.path().join("records");
+    // The header fits, and some samples; then nothing more.
+    for bytes in [3000, 6000] {
+        let mut command = poise();
+        command.args(words("stat -r 1000 -e dummy -o")).arg(&file);
+        raw::small_disk(command.args(["--", "true"]), bytes);
+        let ran = finish(&mut command).exits(1);
+        let ran = ran.says(&["cannot write the records", "File too large"]);
+        let (kept, whole) = cut_records(&file);
+        assert!(!whole);
+        // What was measured last could not be kept, but is shown.
+        ran.shows(&[&match kept + 1 {
+            1 => "true (1 run)".to_owned(),
+            n => format!("true ({n} runs)"),
+        }]);
+        input(&file, "").says(&["cut short"]);
+    }
+}
+
 /// The number of samples in a file whose last line was cut, and whether it is whole.
 fn cut_records(file: &Path) -> (usize, bool) {
     let text = fs::read_to_string(file).unwrap();
