@@ -406,6 +406,9 @@ fn cpu_set(cpus: &[usize]) -> Result<CpuSet, Error> {
     Ok(set)
 }
 
+/// Where programs are looked for when nothing says where, as by execvp(3).
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
 /// The file that a shell would execute for `program`.
 fn find_program(program: &OsStr) -> Result<CString, Error> {
     let failed = |errno| Error::Exec {
@@ -424,7 +427,9 @@ fn find_program(program: &OsStr) -> Result<CString, Error> {
         return c_string(program.to_owned());
     }
     let mut refusal = Errno::ENOENT;
-    for directory in std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()) {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    // No name is no program, though joined to a directory it would name that.
+    for directory in std::env::split_paths(&path).filter(|_| !program.is_empty()) {
         // An empty element of $PATH is the current directory.
         let path = Path::new(".").join(directory).join(program);
         match executable(&path) {

@@ -54,6 +54,61 @@ fn a_signal_is_128_and_its_number() {
 }
 
 #[test]
+fn what_cannot_be_executed_is_127_or_126() {
+    let directory = scratch();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    fs::write(at("plain"), "#!/bin/sh\n").unwrap();
+    fs::write(at("empty"), "").unwrap();
+    fs::write(at("lost"), "#!/missing/interpreter\n").unwrap();
+    fs::write(at("binary"), "\u{1}\u{2}not a program").unwrap();
+    for name in ["empty", "lost", "binary"] {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let check = |program: &str, code: i32, all: &[&str]| {
+        for repeat in ["1", "3"] {
+            run(["stat", "-r", repeat, program]).refuses(code, all);
+        }
+    };
+    check(
+        "missing-program",
+        127,
+        &["missing-program: not found", "$PATH"],
+    );
+    check("/missing/program", 127, &["/missing/program: not found"]);
+    check("", 127, &["not found"]);
+    check(&at("lost"), 127, &["not found"]);
+    check(&at("plain"), 126, &["plain: not executable"]);
+    check(&at(""), 126, &["not executable"]);
+    check("/dev/null", 126, &["/dev/null: not executable"]);
+    check(&at("empty"), 126, &["not a program", "#!/bin/sh"]);
+    check(&at("binary"), 126, &["not a program", "#!/bin/sh"]);
+    check(&format!("{}/x", at("plain")), 126, &["plain/x"]);
+}
+
+#[test]
+fn programs_are_found_as_a_shell_finds_them() {
+    let directory = scratch();
+    let mut command = poise();
+    command.env_clear().args(words("stat -q -- true"));
+    finish(&mut command).exits(0).silently();
+    let here = directory.path().join("here");
+    fs::copy("/bin/true", &here).unwrap();
+    let mut command = poise();
+    command
+        .current_dir(&directory)
+        .args(words("stat -q -- ./here"));
+    finish(&mut command).exits(0).silently();
+    let mut command = poise();
+    command
+        .current_dir(&directory)
+        .env("PATH", "/missing::/bin");
+    finish(command.args(words("stat -q -- here")))
+        .exits(0)
+        .silently();
+}
+
+#[test]
 fn a_command_may_close_its_descriptors() {
     let text = "exec 0<&- 1>&- 2>&-; exit 3";
     run(["stat", "-q", "--", "sh", "-c", text])
