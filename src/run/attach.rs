@@ -150,6 +150,11 @@ impl Workload for Attached<'_> {
             let sum = each.reduce(|sum, next| Ok(plan::plus(&sum?, &next?)));
             sum.unwrap_or_else(|| Err(Error::Count(Cause::new("nothing is left to count"))))
         };
+        for counting in &counted {
+            counting.enable().map_err(|error| self.uncounted(&error))?;
+        }
+        let began = Instant::now();
+        // Once all is counted, so that nothing of what it does is missed.
         let mut timer = self.span.timer.as_deref().map(start_timer).transpose()?;
         // A timer decides alone; else the last subject to end does. A thread that leads no
         // process has no pidfd on older kernels: then only ^C or the timeout ends the count.
@@ -158,10 +163,6 @@ impl Workload for Attached<'_> {
             .into_iter()
             .filter_map(|pid| sys::child::open_pidfd(pid).ok());
         let mut end = ends.next();
-        for counting in &counted {
-            counting.enable().map_err(|error| self.uncounted(&error))?;
-        }
-        let began = Instant::now();
         let mut wait = Wait::new(began, self.span.timeout, self.span.interval, interrupt);
         let mut intervals = Intervals::new(self.plan, rotation, began);
         let stopped = loop {

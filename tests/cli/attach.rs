@@ -128,6 +128,46 @@ fn the_count_ends_with_the_process_and_is_exact() {
 }
 
 #[test]
+fn the_whole_machine_is_counted() {
+    if !may_count_cpus("the whole machine") {
+        return;
+    }
+    let Some(program) = exercise("the whole machine") else {
+        return;
+    };
+    let program = program.display();
+    let sample = only_sample(&format!(
+        "stat -a -e minor-faults,task-clock -- {program} pages 1000"
+    ));
+    assert!(exact(&sample, "minor-faults/op") >= 1000.0, "{sample:#?}");
+    assert!(exact(&sample, "task-clock-sec/op") > 0.0);
+    assert!(sample.benchmark.to_string().starts_with("Attach/cpus="));
+    let sample = only_sample("stat -a -e task-clock --timeout 5");
+    assert!(exact(&sample, "sec/op") > 0.0);
+}
+
+#[test]
+fn chosen_cpus_are_counted() {
+    let what = "chosen CPUs";
+    if !may_count_cpus(what) || Command::new("taskset").arg("-V").output().is_err() {
+        return;
+    }
+    let Some(program) = exercise(what) else {
+        return;
+    };
+    let status = procfs::process::Process::myself()
+        .unwrap()
+        .status()
+        .unwrap();
+    let cpu = status.cpus_allowed_list.unwrap()[0].0;
+    let program = program.display();
+    let bound = format!("taskset -c {cpu} {program} pages 1000");
+    let sample = only_sample(&format!("stat -C {cpu} -e minor-faults -- {bound}"));
+    assert_eq!(sample.benchmark.to_string(), "Attach/cpus=1");
+    assert!(exact(&sample, "minor-faults/op") >= 1000.0, "{sample:#?}");
+}
+
+#[test]
 fn a_command_beside_a_subject_is_the_timer() {
     if !counts("a timer", "task-clock:u") {
         return;
