@@ -434,7 +434,8 @@ fn find_program(program: &OsStr) -> Result<CString, Error> {
         let path = Path::new(".").join(directory).join(program);
         match executable(&path) {
             Ok(()) => return c_string(path.into_os_string()),
-            Err(Errno::EACCES) => refusal = Errno::EACCES,
+            // Not where the directory itself is closed to us.
+            Err(Errno::EACCES) if path.is_file() => refusal = Errno::EACCES,
             Err(_) => {}
         }
     }

@@ -137,6 +137,23 @@ fn files_of_others_are_named() {
 }
 
 #[test]
+fn closed_directories_in_the_path_hold_no_programs() {
+    let Some(nobody) = Nobody::new("closed directories in $PATH") else {
+        return;
+    };
+    let closed = nobody.directory.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let path = format!("{}:/bin", closed.display());
+    let go = |program: &str| {
+        let mut command = nobody.poise();
+        finish(command.env("PATH", &path).args(["stat", "-q", program]))
+    };
+    go("true").exits(0).silently();
+    go("missing-program").refuses(127, &["not found"]);
+}
+
+#[test]
 fn a_command_may_change_its_user() {
     let what = "a command that changes its user";
     if !is_root() {
