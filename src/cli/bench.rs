@@ -102,6 +102,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         specs.extend(loops::parse(text).map_err(|error| Usage::new(error.to_string()))?);
     }
     let plan = arguments.events.plan(DEFAULT_EVENTS, Target::Myself)?;
+    if !arguments.output.quiet {
+        options::tell_user_only(&plan);
+    }
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let tick_sec = options::tick_sec(None);
 

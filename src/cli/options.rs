@@ -1,5 +1,6 @@
 //! Options that several verbs share, and what the words in them mean. Never runs anything.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::machine::facts::{CpuList, Facts, Roots};
 use crate::perf::Access;
 use crate::perf::catalog::Catalog;
 use crate::perf::plan::Plan;
+use crate::sample::Cause;
 use crate::sys::perf_event::Target;
 
 /// What to count.
@@ -40,6 +42,20 @@ impl EventOptions {
             target,
             Access::look("/proc".as_ref(), "/sys".as_ref()),
         ))
+    }
+}
+
+/// Says which events are counted in user mode only, once a cause.
+pub(super) fn tell_user_only(plan: &Plan) {
+    let mut by_cause: BTreeMap<&Cause, Vec<&str>> = BTreeMap::new();
+    for (wanted, cause) in &plan.user_only {
+        by_cause.entry(cause).or_default().push(wanted);
+    }
+    for (cause, wanted) in by_cause {
+        let wanted = wanted.join(", ");
+        super::remark(&format!(
+            "counted in user mode only, with :u in the name: {wanted}: {cause}"
+        ));
     }
 }
 

@@ -173,11 +173,8 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let plan = arguments
         .events
         .plan(&format!("{DEFAULT_EVENTS}{details}"), target)?;
-    let quiet = arguments.output_options.quiet;
-    for (wanted, cause) in plan.user_only.iter().filter(|_| !quiet) {
-        super::remark(&format!(
-            "{wanted} is counted in user mode only, as {wanted}:u: {cause}"
-        ));
+    if !arguments.output_options.quiet {
+        options::tell_user_only(&plan);
     }
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let mut workloads: [Box<dyn Workload + '_>; 1] = match subject {

@@ -118,6 +118,59 @@ fn at_level_1_the_kernel_is_counted_and_the_machine_is_not() {
 }
 
 #[test]
+fn from_level_2_on_only_user_mode_is_counted_and_named_so() {
+    let what = "an ordinary user at levels 2, 3 and 4";
+    let (Some(nobody), true) = (Nobody::new(what), counts(what, "minor-faults")) else {
+        return;
+    };
+    for level in [2, 3, 4] {
+        let Some(_level) = Paranoid::at(level, what) else {
+            return;
+        };
+        let cause = format!("perf_event_paranoid is {level}");
+        // A kernel with Debian's patch refuses everything from level 3 on.
+        let ran = nobody.run("stat -e minor-faults -- true").exits(0);
+        let ran = ran.says(&[&cause, "kernel.perf_event_paranoid=1", "cap_perfmon"]);
+        let counted = ran.stderr.contains("minor-faults:u/op");
+        let absent = ran.stderr.contains("minor-faults/op");
+        assert!(counted != absent, "{ran:#?}");
+        assert!(counted || level > 2, "{ran:#?}");
+        if counted {
+            let said = "counted in user mode only, with :u in the name: minor-faults: ";
+            assert_eq!(ran.stderr.matches(said).count(), 1, "{ran:#?}");
+            let ran = nobody.run("stat -r 5 -e minor-faults -- true").exits(0);
+            assert_eq!(ran.stderr.matches(said).count(), 1, "{ran:#?}");
+            ran.shows(&["minor-faults:u/op"]);
+        }
+        nobody
+            .run("stat -q -e minor-faults -- true")
+            .exits(0)
+            .silently();
+        // Absent with its cause, in user mode nothing switches.
+        let ran = nobody
+            .run("stat -e context-switches --json -- true")
+            .exits(0);
+        ran.shows(&[
+            r#""unit":"context-switches/op","value":null,"trust":"absent""#,
+            &cause,
+        ]);
+        for arguments in ["stat -a --timeout 10", "stat -C 0 --timeout 10"] {
+            nobody.run(arguments).refuses(5, &[&cause, "cap_perfmon"]);
+        }
+        nobody
+            .run("stat -q -e minor-faults -p 1 --timeout 10")
+            .refuses(5, &[&cause]);
+        let ran = nobody.run("bench getppid -r 2 -q --json").exits(0);
+        ran.shows(&[r#""benchmark":"Getppid""#, r#""unit":"sec/op""#]);
+        nobody
+            .run("doctor")
+            .exits(0)
+            .shows(&[&cause, "because", "mend"]);
+        nobody.run("events page-faults").exits(0);
+    }
+}
+
+#[test]
 fn files_of_others_are_named() {
     let Some(nobody) = Nobody::new("files of others") else {
         return;
