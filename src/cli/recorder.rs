@@ -9,7 +9,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::options::OutputOptions;
-use crate::format::Writer;
+use crate::format::{Format, Writer};
 use crate::machine::facts::{Facts, Roots};
 use crate::report::summary::Stream;
 use crate::run::{self, Tally};
@@ -34,7 +34,7 @@ impl Recorder {
     pub(super) fn open(options: &OutputOptions) -> anyhow::Result<Recorder> {
         let writer = match options.record_format() {
             None => None,
-            Some(format) => Some(Writer::new(format, open_output(options)?)),
+            Some(format) => Some(open_output(format, options)?),
         };
         Ok(Recorder {
             writer,
@@ -158,15 +158,17 @@ impl Progress {
     }
 }
 
-fn open_output(options: &OutputOptions) -> anyhow::Result<Box<dyn Write>> {
+fn open_output(format: Format, options: &OutputOptions) -> anyhow::Result<Writer<Box<dyn Write>>> {
     let Some(path) = &options.file else {
-        return Ok(Box::new(io::stdout()));
+        return Ok(Writer::new(format, Box::new(io::stdout())));
     };
     let opened = match options.append {
         true => OpenOptions::new().append(true).create(true).open(path),
         false => File::create(path),
     };
-    Ok(Box::new(opened.with_context(|| {
-        format!("cannot write {}", path.display())
-    })?))
+    let file = opened.with_context(|| format!("cannot write {}", path.display()))?;
+    match file.metadata() {
+        Ok(facts) if facts.len() > 0 => Ok(Writer::resume(format, Box::new(file))),
+        _ => Ok(Writer::new(format, Box::new(file))),
+    }
 }

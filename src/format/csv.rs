@@ -31,6 +31,11 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
+    /// The column names stand there already.
+    pub(super) fn resume(&mut self) {
+        self.begun = true;
+    }
+
     /// The rows of `record`, after the column names when it is the first.
     pub(super) fn encode(&mut self, record: &Record) -> io::Result<String> {
         let mut rows = ::csv::Writer::from_writer(Vec::new());

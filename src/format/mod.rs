@@ -94,6 +94,16 @@ impl<W: Write> Writer<W> {
         Writer { out, form }
     }
 
+    /// A writer behind what an earlier one wrote in the same format: column names stand there
+    /// already.
+    pub fn resume(format: Format, out: W) -> Writer<W> {
+        let mut writer = Writer::new(format, out);
+        if let Form::Csv(encoder) = &mut writer.form {
+            encoder.resume();
+        }
+        writer
+    }
+
     /// Writes one record and flushes. After an error the record may stand there in part.
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
         let text = match &mut self.form {

@@ -392,6 +392,22 @@ fn tables_for_spreadsheets_are_comma_separated() {
 }
 
 #[test]
+fn appended_tables_have_one_row_of_names() {
+    let directory = scratch();
+    let file = directory.path().join("table.csv");
+    for _ in 0..2 {
+        let mut command = poise();
+        command.args(words("stat -q -e dummy --format csv --append -o"));
+        finish(command.arg(&file).args(["--", "true"])).exits(0);
+    }
+    let mut rows = csv::Reader::from_path(&file).unwrap();
+    for row in rows.records() {
+        let row = row.unwrap();
+        assert!(row[0].parse::<u64>().is_ok(), "{row:?}");
+    }
+}
+
+#[test]
 fn records_go_to_pipes_as_they_are_made() {
     let directory = scratch();
     let fifo = directory.path().join("fifo");
