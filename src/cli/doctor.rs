@@ -52,13 +52,6 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
 fn pmu_findings() -> PmuFindings {
     let access = Access::look("/proc".as_ref(), "/sys".as_ref());
     let catalog = Catalog::default();
-    let try_one = |name: &str| match catalog.parse(name) {
-        Ok(groups) => groups
-            .iter()
-            .flat_map(|group| &group.events)
-            .try_for_each(|event| plan::try_out(event, &access)),
-        Err(error) => Err(Cause::new(error.to_string())),
-    };
     let rdpmc = || -> Result<(), Cause> {
         let groups = catalog
             .parse("instructions:u")
@@ -75,7 +68,10 @@ fn pmu_findings() -> PmuFindings {
     PmuFindings {
         events: USUAL
             .iter()
-            .map(|name| ((*name).to_owned(), try_one(name)))
+            .map(|&name| match plan::try_out(name, &catalog, &access) {
+                Ok(counted) => (counted.spelling(), Ok(())),
+                Err(cause) => (name.to_owned(), Err(cause)),
+            })
             .collect(),
         counters: Some(plan::counter_budget(&access)),
         rdpmc: Some(rdpmc()),

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use clap::Args;
 
 use crate::perf::catalog::Catalog;
+use crate::perf::event::Event;
 use crate::perf::listing::{Kind, Listed, Listing};
 use crate::perf::{Access, plan};
 use crate::sample::Cause;
@@ -59,7 +60,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
 struct Tried<'l> {
     listed: &'l Listed,
     /// `None` when it cannot be tried without a parameter.
-    result: Option<Result<(), Cause>>,
+    result: Option<Result<Event, Cause>>,
 }
 
 impl<'l> Tried<'l> {
@@ -70,13 +71,7 @@ impl<'l> Tried<'l> {
                 result: None,
             };
         }
-        let result = match catalog.parse(&listed.name) {
-            Ok(groups) => groups
-                .iter()
-                .flat_map(|group| &group.events)
-                .try_for_each(|event| plan::try_out(event, access)),
-            Err(error) => Err(Cause::new(error.to_string())),
-        };
+        let result = plan::try_out(&listed.name, catalog, access);
         Tried {
             listed,
             result: Some(result),
@@ -108,16 +103,19 @@ fn table(tried: &[Tried<'_>], listing: &Listing, by_pattern: bool) -> String {
     for event in tried {
         match &event.result {
             Some(Err(cause)) => absent.entry(cause).or_default().push(&event.listed.name),
-            Some(Ok(())) | None => {
+            Some(Ok(_)) | None => {
                 let names = [&event.listed.name]
                     .into_iter()
                     .chain(&event.listed.aliases);
                 let names = names.map(String::as_str).collect::<Vec<_>>().join(" OR ");
-                let needs = match event.listed.parameters[..] {
-                    [] => String::new(),
-                    ref missing => format!("  needs {}=…", missing.join("=…, ")),
+                let note = match (&event.result, &event.listed.parameters[..]) {
+                    (Some(Ok(counted)), _) if counted.name != counted.spelling() => {
+                        format!("  in user mode only, as {}", counted.spelling())
+                    }
+                    (Some(_), _) => String::new(),
+                    (None, missing) => format!("  needs {}=…", missing.join("=…, ")),
                 };
-                let _ = writeln!(text, "  {names:<50} {}{needs}", event.listed.kind);
+                let _ = writeln!(text, "  {names:<50} {}{note}", event.listed.kind);
             }
         }
     }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
 
+use super::catalog::Catalog;
 use super::event::{Code, Event, Group, Modifiers};
 use super::group::{Counters, How};
 use super::reading::{self, Reading, are_related};
@@ -363,15 +364,31 @@ fn fits(events: &[Event], target: Target) -> Result<bool, Error> {
 const SILENT: &str =
     "it opens but counts nothing, even when provoked: this PMU seems not to have it";
 
-/// Tries whether `event` can be opened and, when it is of the hardware, whether it counts.
-pub fn try_out(event: &Event, access: &Access) -> Result<(), Cause> {
-    let explained = |error: Error| access.explain(&error);
-    match event.is_software() {
-        true => open_alone(event, Target::Myself).map_err(explained),
-        false => match provoked_count(event).map_err(explained)? {
-            0 => Err(Cause::new(SILENT)),
-            _ => Ok(()),
-        },
+/// Tries whether the event that `name` spells can be opened and, when it is of the hardware,
+/// whether it counts. Gives the event as it can be counted: perhaps in user mode only.
+pub fn try_out(name: &str, catalog: &Catalog, access: &Access) -> Result<Event, Cause> {
+    let parsed = catalog.parse(name);
+    let mut groups = parsed.map_err(|error| Cause::new(error.to_string()))?;
+    let Some(event) = groups.pop().and_then(|mut group| group.events.pop()) else {
+        return Err(Cause::new("it names no event"));
+    };
+    let tried = |event: &Event| match event.is_software() {
+        true => open_alone(event, Target::Myself).map(|()| None),
+        false => provoked_count(event).map(Some),
+    };
+    let mut result = tried(&event);
+    let mut countable = event;
+    if result.as_ref().is_err_and(Error::is_denied)
+        && let Some(user) = countable.with_user_only()
+    {
+        let other = tried(&user);
+        if !other.as_ref().is_err_and(Error::is_denied) {
+            (countable, result) = (user, other);
+        }
+    }
+    match result.map_err(|error| access.explain(&error))? {
+        Some(0) => Err(Cause::new(SILENT)),
+        _ => Ok(countable),
     }
 }
 

@@ -122,17 +122,20 @@ impl Benchmark {
             .any(|sample| sample.config.contains_key(INTERVAL_END))
     }
 
-    /// Whether a slope cannot be told from nothing: its interval holds 0, and it varies.
+    /// Whether a slope cannot be told from nothing: its interval holds 0 and it varies, or the
+    /// only one is not above 0.
     pub fn is_below_tare(&self, row: &Row) -> bool {
-        let Estimate::Middle {
-            interval: Some(interval),
-            ..
-        } = row.estimate
-        else {
-            return false;
-        };
+        let is_slope = self.is_loop() && row.unit.as_str().ends_with("/op");
         let (min, max) = row.range();
-        self.is_loop() && row.unit.as_str().ends_with("/op") && interval.contains(0.0) && min < max
+        is_slope
+            && match row.estimate {
+                Estimate::Middle {
+                    interval: Some(interval),
+                    ..
+                } => interval.contains(0.0) && min < max,
+                Estimate::Single(only) => only < 0.0,
+                _ => false,
+            }
     }
 
     /// The time of an operation by slope and by the difference from an empty batch, when their

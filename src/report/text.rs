@@ -98,7 +98,11 @@ pub fn table(benchmark: &Benchmark, style: Style) -> String {
         let trust = Cell::new(trust_text(row, benchmark.samples.len()));
         match row.estimate {
             Estimate::Single(value) if !repeated => {
-                table.add_row([name, figure(human(&row.unit, value)), trust]);
+                let text = match benchmark.is_below_tare(row) {
+                    true => "below tare".to_owned(),
+                    false => human(&row.unit, value),
+                };
+                table.add_row([name, figure(text), trust]);
             }
             Estimate::None => {}
             Estimate::Single(value) | Estimate::Middle { value, .. } => {
