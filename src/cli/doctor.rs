@@ -57,10 +57,10 @@ fn pmu_findings() -> PmuFindings {
             .parse("instructions:u")
             .map_err(|error| Cause::new(error.to_string()))?;
         let events: Vec<_> = groups.into_iter().flat_map(|group| group.events).collect();
-        match SelfCounters::open(&events, false)
-            .map_err(|error| access.explain(&error))?
-            .reads_in_user_space()
-        {
+        let counters =
+            SelfCounters::open(&events, false).map_err(|error| access.explain(&error))?;
+        counters.enable().map_err(|error| access.explain(&error))?;
+        match counters.reads_in_user_space() {
             true => Ok(()),
             false => Err(Cause::new("the kernel does not allow it for this event")),
         }
