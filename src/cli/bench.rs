@@ -74,18 +74,6 @@ pub(super) struct Arguments {
     output: OutputOptions,
 }
 
-/// What a measured process is told.
-#[derive(Debug, Args)]
-pub(super) struct BatchArguments {
-    request: String,
-}
-
-/// The life of a measured process.
-pub(super) fn batch(arguments: &BatchArguments) -> anyhow::Result<u8> {
-    batch::serve(&arguments.request).context("cannot report to the measuring process")?;
-    Ok(0)
-}
-
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     if arguments.list {
         super::print(&list())?;

@@ -59,13 +59,20 @@ enum Verb {
     Doctor(doctor::Arguments),
     Completions(generate::Completions),
     Man(generate::Man),
-    #[command(name = crate::run::batch::VERB, hide = true)]
-    Batch(bench::BatchArguments),
 }
 
 /// Runs the program as its command line asks.
 pub fn main() -> ExitCode {
     sys::signal::keep_children();
+    // Not a verb for users: it stands in no help and no completion.
+    if let [_, verb, request] = &std::env::args_os().collect::<Vec<_>>()[..]
+        && verb == run::batch::VERB
+    {
+        return match run::batch::serve(&request.to_string_lossy()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(exit::FAILURE),
+        };
+    }
     let cli = Cli::parse();
     match cli.color {
         clap::ColorChoice::Always => anstream::ColorChoice::Always.write_global(),
@@ -75,7 +82,6 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Stat(arguments) => stat::main(arguments),
         Verb::Bench(arguments) => bench::main(arguments),
-        Verb::Batch(arguments) => bench::batch(&arguments),
         Verb::Events(arguments) => events::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),
         Verb::Completions(arguments) => generate::completions(&arguments, Cli::command()),

@@ -155,10 +155,14 @@ pub(super) fn must_be_online(cpus: &CpuList) -> Result<(), Usage> {
 pub(super) fn tick_sec(cpus: Option<&CpuList>) -> Option<f64> {
     let roots = Roots::default();
     let facts = Facts::new(&roots);
+    let accounting = facts.accounting();
     let own = || facts.myself().map(|myself| myself.cpus).unwrap_or_default();
-    facts
-        .accounting()
-        .period_sec(&cpus.cloned().unwrap_or_else(own))
+    match cpus {
+        // Where no CPU times every change, it does not matter which are ours.
+        None if accounting.timed.is_empty() => accounting.tick_sec,
+        None => accounting.period_sec(&own()),
+        Some(cpus) => accounting.period_sec(cpus),
+    }
 }
 
 /// A seed for all that is drawn: the user's, or the clock's.

@@ -29,9 +29,9 @@ pub struct Plan {
     /// Events whose user-mode part is counted for want of permission: the wanted spelling and
     /// the cause. They stand in the groups with their `:u`.
     pub user_only: Vec<(String, Cause)>,
-    /// One disabled counter of each kind. The kernel patches its code when the first perf event
-    /// of a kind opens and when the last one closes, at half a millisecond a time; with these
-    /// open it does so once and not at every run.
+    /// What the events were tried with, disabled. The kernel patches its code when the first perf
+    /// event of a kind opens and when the last one closes, at half a millisecond a time; with
+    /// these open it does so once and not at every run.
     warm: Vec<Counters>,
     /// What [`counts_when_provoked`] said of events that once read 0.
     provoked: RefCell<HashMap<Event, bool>>,
@@ -117,13 +117,6 @@ impl Plan {
                 false => plan.take_turns(cluster, target),
             }
         }
-        let mut kinds = HashSet::new();
-        let each = plan.always.iter().chain(&plan.turns).flatten();
-        let of_each_kind =
-            each.filter(|event| event.is_software() || kinds.insert(event.code.kind));
-        plan.warm = of_each_kind
-            .flat_map(|event| Counters::open(std::slice::from_ref(event), Target::Myself, DISABLED))
-            .collect();
         plan
     }
 
@@ -227,14 +220,18 @@ impl Plan {
     fn admit(&mut self, event: &Event, target: Target) -> Option<Event> {
         self.order.push(event.unit());
         let mut refusal = match open_alone(event, target) {
-            Ok(()) => return Some(event.clone()),
+            Ok(counters) => {
+                self.warm.push(counters);
+                return Some(event.clone());
+            }
             Err(refusal) => refusal,
         };
         if refusal.is_denied()
             && let Some(user) = event.with_user_only()
         {
             match open_alone(&user, target) {
-                Ok(()) => {
+                Ok(counters) => {
+                    self.warm.push(counters);
                     let why = self.access.explain(&refusal);
                     self.order.push(user.unit());
                     self.user_only.push((event.spelling(), why));
@@ -343,8 +340,8 @@ const DISABLED: How = How {
     user_access: false,
 };
 
-fn open_alone(event: &Event, target: Target) -> Result<(), Error> {
-    Counters::open(std::slice::from_ref(event), target, DISABLED).map(drop)
+fn open_alone(event: &Event, target: Target) -> Result<Counters, Error> {
+    Counters::open(std::slice::from_ref(event), target, DISABLED)
 }
 
 /// Whether a group really gets on the PMU as a whole: the kernel's own check at opening knows the
@@ -373,7 +370,7 @@ pub fn try_out(name: &str, catalog: &Catalog, access: &Access) -> Result<Event, 
         return Err(Cause::new("it names no event"));
     };
     let tried = |event: &Event| match event.is_software() {
-        true => open_alone(event, Target::Myself).map(|()| None),
+        true => open_alone(event, Target::Myself).map(|_| None),
         false => provoked_count(event).map(Some),
     };
     let mut result = tried(&event);
@@ -430,7 +427,7 @@ pub fn counter_budget(access: &Access) -> Result<usize, Cause> {
 
 /// What `event` counts while work is done that provokes every usual event.
 fn provoked_count(event: &Event) -> Result<u64, Error> {
-    let counters = Counters::open(std::slice::from_ref(event), Target::Myself, DISABLED)?;
+    let counters = open_alone(event, Target::Myself)?;
     counters.enable()?;
     exercise();
     provoke();

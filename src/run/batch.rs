@@ -20,7 +20,7 @@ use crate::perf::selfread::{Mark, SelfCounters};
 use crate::sys::child::{Child, Launcher, Program};
 use crate::sys::{clock, descriptor};
 
-/// The hidden verb by which we execute ourselves for it.
+/// The word by which we execute ourselves for it; no verb for users.
 pub const VERB: &str = "__batch";
 
 /// The descriptor on which the process reports.

@@ -1,5 +1,6 @@
 //! The workload that is a command: launched suspended, counted from its exec, reaped with its own usage. Never runs a shell unless that is the command.
 
+use std::cell::Cell;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -69,6 +70,8 @@ pub struct Command<'p> {
     launcher: Launcher,
     stderr: Option<OwnedFd>,
     own_session: bool,
+    /// Our own peak of resident memory when it was last looked at.
+    own_peak_kib: Cell<u64>,
     plan: &'p Plan,
 }
 
@@ -147,6 +150,7 @@ impl<'p> Command<'p> {
             launcher,
             stderr,
             own_session: !interactive,
+            own_peak_kib: Cell::new(0),
             plan,
         })
     }
@@ -190,6 +194,27 @@ impl<'p> Command<'p> {
         }
     }
 
+    /// The kernel counts in what a child had resident before its exec, and that is our memory:
+    /// below our own peak it tells nothing of the child.
+    fn peak_rss(&self, child_kib: u64) -> Figure {
+        // Our peak only grows: what is below an old one is below the present one.
+        if child_kib > self.own_peak_kib.get() + SLACK_KIB {
+            let own = procfs::process::Process::myself().and_then(|own| own.status());
+            let Some(own_kib) = own.ok().and_then(|status| status.vmhwm) else {
+                return Figure::absent(
+                    "our own resident set, which the kernel counts in until the exec, cannot be read",
+                );
+            };
+            self.own_peak_kib.set(own_kib);
+        }
+        match self.own_peak_kib.get() {
+            own_kib if child_kib > own_kib + SLACK_KIB => Figure::Exact(child_kib as f64 * 1024.0),
+            own_kib => Figure::absent(format!(
+                "it stayed below the {own_kib} KiB of poise itself, which the kernel counts in until the exec"
+            )),
+        }
+    }
+
     fn uncounted(&self, error: &perf::Error) -> Error {
         Error::Count(self.plan.access().explain(error))
     }
@@ -212,7 +237,7 @@ impl<'p> Command<'p> {
             exact("sec/op", wall.as_secs_f64()),
             Value::new("user-sec/op", split(usage.user_us)),
             Value::new("sys-sec/op", split(usage.system_us)),
-            Value::new("peak-RSS-bytes", peak_rss(usage.peak_rss_kib)),
+            Value::new("peak-RSS-bytes", self.peak_rss(usage.peak_rss_kib)),
             exact("involuntary-switches/op", usage.involuntary_switches as f64),
         ]
     }
@@ -371,32 +396,11 @@ enum Ending {
 /// Ticks of CPU time below which their split into user and system time is a coin's throw.
 const LEAST_TICKS: f64 = 2.0;
 
+/// The kernel's counters of resident pages lag by some pages a CPU.
+const SLACK_KIB: u64 = 256;
+
 /// How long a child that was asked to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// The kernel counts in what a child had resident before its exec, and that is our memory: below
-/// our own peak it tells nothing of the child.
-fn peak_rss(child_kib: u64) -> Figure {
-    /// The kernel's counters of resident pages lag by some pages a CPU.
-    const SLACK_KIB: u64 = 256;
-    let own_kib = || {
-        procfs::process::Process::myself()
-            .and_then(|own| own.status())
-            .ok()?
-            .vmhwm
-    };
-    match own_kib() {
-        Some(own_kib) if child_kib > own_kib + SLACK_KIB => {
-            Figure::Exact(child_kib as f64 * 1024.0)
-        }
-        Some(own_kib) => Figure::absent(format!(
-            "it stayed below the {own_kib} KiB of poise itself, which the kernel counts in until the exec"
-        )),
-        None => Figure::absent(
-            "our own resident set, which the kernel counts in until the exec, cannot be read",
-        ),
-    }
-}
 
 /// Why and with which code an ended child is a failure.
 pub(super) fn failure(exit: &Exit) -> Option<(String, u8)> {
