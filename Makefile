@@ -23,7 +23,7 @@ STATIC = $(shell mkdir -p $(TARGET); echo 'int main(void) { return 0; }' | \
 # rustup puts cargo here; a shell that is older than that does not know.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: build run test lint bench install uninstall clean setup toolchain peers help
+.PHONY: build run test test-vm lint bench install uninstall clean setup toolchain peers help
 
 build: toolchain ## Build the release.
 	$(CARGO) rustc --locked --release --bin poise -- $(if $(STATIC),-C target-feature=+crt-static)
@@ -43,6 +43,9 @@ test: toolchain ## Run all tests; then say what this machine could not run, and 
 	awk '/^test result:/ { n++; passed += $$4; failed += $$6 }
 		END { if (n) print passed " passed, " failed " failed" }' "$$log"
 	exit $$status
+
+test-vm: toolchain ## Run the tests that need a real PMU, in a virtual machine made of Debian packages.
+	tests/vm/test.sh
 
 lint: toolchain ## Check the format, and everything the compiler, clippy and rustdoc warn of.
 	$(CARGO) fmt --check
@@ -137,6 +140,6 @@ peers:
 	command -v perf >/dev/null || provide 'for make bench alone' linux-perf || true
 
 help: ## Show this.
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name about; do
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name about; do
 		printf 'make %-10s %s\n' "$$name" "$$about"
 	done

@@ -125,6 +125,8 @@
 //! - A new fact of the machine: `machine/facts/`; what it means for a user: `doctor/`.
 //! - A new file format: `format/`, with its wire types apart from the model.
 //! - A new verb: one file in `cli/`.
+//! - A proof by exact counts on a real PMU: `tests/pmu`, which `tests/vm/test.sh` runs in a virtual
+//!   machine made of Debian packages. What a user meets, on any machine: `tests/cli`.
 
 pub mod cli;
 pub mod doctor;
