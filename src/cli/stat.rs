@@ -119,6 +119,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "command", "file"])]
     input: Option<PathBuf>,
 
+    /// Call the benchmark NAME instead of the command's words, so that results of different
+    /// command lines can be compared.
+    #[arg(long, value_name = "NAME", conflicts_with = "subject")]
+    name: Option<String>,
+
     /// Draw all orders from this seed.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
@@ -285,7 +290,11 @@ impl Arguments {
             None if self.repeat > 1 => Output::Null,
             None => Output::Inherit,
         };
-        let name = Name::new(&self.command.join(" ".as_ref()).to_string_lossy());
+        let words = self.command.join(" ".as_ref());
+        let name = match &self.name {
+            Some(name) => Name::parse(name),
+            None => Name::new(&words.to_string_lossy()),
+        };
         let options = command::Options {
             argv,
             output,

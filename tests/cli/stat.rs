@@ -408,6 +408,13 @@ fn json_values_are_those_of_perf() {
 }
 
 #[test]
+fn a_benchmark_can_be_named() {
+    let sample = &measure(words("stat --name Compile/opt=2 -- true"))[0];
+    assert_eq!(sample.benchmark.to_string(), "Compile/opt=2");
+    assert_eq!(sample.benchmark.parameters().len(), 1);
+}
+
+#[test]
 fn colours_are_for_those_who_want_them() {
     let escape = "\u{1b}[";
     let plain = run(words("stat -- /missing/program"));
