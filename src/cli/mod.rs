@@ -53,7 +53,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Stat(stat::Arguments),
+    Stat(Box<stat::Arguments>),
     Bench(bench::Arguments),
     Events(events::Arguments),
     Doctor(doctor::Arguments),
@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
         clap::ColorChoice::Auto => {}
     }
     let result = match cli.verb {
-        Verb::Stat(arguments) => stat::main(arguments),
+        Verb::Stat(arguments) => stat::main(&arguments),
         Verb::Bench(arguments) => bench::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),

@@ -149,9 +149,9 @@ pub(super) struct Arguments {
     command: Vec<OsString>,
 }
 
-pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
+pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     if let Some(path) = &arguments.input {
-        return show(path, &arguments);
+        return show(path, arguments);
     }
     for cpus in [&arguments.cpu, &arguments.cpu_list].into_iter().flatten() {
         options::must_be_online(cpus)?;

@@ -104,8 +104,12 @@ impl Access {
             Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => Cause::new("this PMU does not have it"),
             Errno::EOPNOTSUPP => Cause::new("this PMU cannot count it in this way"),
             Errno::EACCES | Errno::EPERM => match (self.privileged, self.paranoid) {
-                (false, Some(level)) if level >= 2 => Cause::new(format!("kernel.perf_event_paranoid is {level}"))
-                    .cure("sudo sysctl kernel.perf_event_paranoid=1, or sudo setcap cap_perfmon=ep $(command -v poise)"),
+                (false, Some(level)) if level >= 1 => Cause::new(format!("kernel.perf_event_paranoid is {level}"))
+                    .cure(format!(
+                        "sudo sysctl kernel.perf_event_paranoid={}, or sudo setcap cap_perfmon=ep $(command -v poise)",
+                        // At 1 only whole CPUs and raw tracepoints are closed.
+                        if level >= 2 { "1 (0 for whole CPUs)" } else { "0" }
+                    )),
                 (false, _) => Cause::new("perf_event_open is not permitted to this user")
                     .cure("run as root, or sudo setcap cap_perfmon=ep $(command -v poise); in a container allow perf_event_open in its seccomp profile"),
                 (true, _) => Cause::new("perf_event_open is denied in spite of privilege (a seccomp filter or lockdown)")
