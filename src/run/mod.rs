@@ -277,8 +277,10 @@ pub fn drive(
             };
             match workload.observe(&turn, interrupt, &mut |_| Ok(()))? {
                 Outcome::Observed(_) => {}
-                Outcome::Failed { why, .. } => {
-                    return Err(Error::Prepare(format!("the warm-up failed: {why}")));
+                Outcome::Failed { why, stderr, .. } => {
+                    let last = stderr.trim_end().lines().next_back();
+                    let said = last.map_or(String::new(), |line| format!(", saying: {line}"));
+                    return Err(Error::Prepare(format!("the warm-up failed: {why}{said}")));
                 }
                 Outcome::Interrupted(signal) => {
                     tally.interrupted = Some(signal);

@@ -408,6 +408,13 @@ fn json_values_are_those_of_perf() {
 }
 
 #[test]
+fn a_warm_up_that_fails_is_told_with_its_last_words() {
+    let script = "echo first >&2; echo last >&2; exit 3";
+    run(["stat", "-r", "2", "--warmup", "1", "--", "sh", "-c", script])
+        .refuses(1, &["the warm-up failed: exit status 3, saying: last"]);
+}
+
+#[test]
 fn a_benchmark_can_be_named() {
     let sample = &measure(words("stat --name Compile/opt=2 -- true"))[0];
     assert_eq!(sample.benchmark.to_string(), "Compile/opt=2");
