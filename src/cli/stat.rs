@@ -66,7 +66,7 @@ pub(super) struct Arguments {
     #[arg(long, visible_alias = "pre", value_name = "COMMAND")]
     prepare: Option<String>,
 
-    /// Take runs that fail as samples, too.
+    /// Take runs that fail as samples, too, and end with 0.
     #[arg(long)]
     ignore_failure: bool,
 

@@ -350,7 +350,7 @@ impl Workload for Command<'_> {
             None => Ok(Outcome::Observed(observed)),
             Some((why, code)) if turn.only || self.options.ignore_failure => {
                 observed.warnings.push(Warning(why));
-                observed.code = code;
+                observed.code = if self.options.ignore_failure { 0 } else { code };
                 Ok(Outcome::Observed(observed))
             }
             Some((why, code)) => Ok(Outcome::Failed {
