@@ -148,7 +148,7 @@ impl Progress {
             stream
                 .benchmarks
                 .iter()
-                .map(|benchmark| benchmark.samples.len() as u64)
+                .map(|benchmark| benchmark.samples as u64)
                 .max()
                 .unwrap_or(0),
         );
@@ -156,12 +156,12 @@ impl Progress {
             return;
         };
         self.bar.set_prefix(benchmark.name.to_string());
+        let Some(series) = benchmark.series(self.unit.as_str()) else {
+            return;
+        };
         // A recent window: the whole series would cost more and more.
-        let recent = benchmark.samples.len().saturating_sub(32);
-        let figures = benchmark.samples[recent..]
-            .iter()
-            .filter_map(|sample| sample.figure(self.unit.as_str())?.number());
-        if let Some(median) = crate::stats::order::median(&figures.collect::<Vec<f64>>()) {
+        let recent = series.figures.len().saturating_sub(32);
+        if let Some(median) = crate::stats::order::median(&series.figures[recent..]) {
             self.bar
                 .set_message(format!("{} {}", human(&self.unit, median), self.unit));
         }

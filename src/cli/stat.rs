@@ -234,7 +234,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let (mut stream, ended) = recorder.finish(driven);
     stream
         .benchmarks
-        .retain(|benchmark| !benchmark.is_interval());
+        .retain(|benchmark| benchmark.interval_end.is_none());
     arguments.report(&stream)?;
     Ok(code(&ended?))
 }
@@ -382,7 +382,7 @@ fn show(path: &std::path::Path, arguments: &Arguments) -> anyhow::Result<u8> {
     if let Some(more @ 1..) = stream.syntax.len().checked_sub(BAD_LINES) {
         super::remark(&format!("and {more} more lines that are no records"));
     }
-    if stream.benchmarks.is_empty() && stream.failures.is_empty() {
+    if stream.benchmarks.is_empty() && stream.failed == 0 {
         return Err(anyhow::anyhow!("{name} holds no samples"));
     }
     if !reader.whole() {

@@ -3,7 +3,6 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::summary::{Benchmark, Estimate, Row, Stream, Trust};
-use crate::sample::INTERVAL_END;
 
 /// `perf stat -x`: value (whole unless it is a time in milliseconds, as in perf), unit, event, run
 /// time, share of time counted, metric value, metric unit (perf-stat(1), "CSV FORMAT"); an
@@ -106,7 +105,7 @@ fn line(row: &Row, benchmark: &Benchmark, clock_sec: Option<f64>) -> Option<Line
         (None, Trust::Absent(cause)) if cause.why.contains("never") => Err("<not counted>"),
         (None, _) => Err("<not supported>"),
     };
-    let counted = !benchmark.samples.is_empty() && value.is_ok();
+    let counted = value.is_ok();
     let runtime_ns = clock_sec.filter(|_| counted).map(|sec| sec * 1e9 * running);
     Some(Line {
         value,
@@ -114,8 +113,8 @@ fn line(row: &Row, benchmark: &Benchmark, clock_sec: Option<f64>) -> Option<Line
         event,
         runtime_ns: runtime_ns.or((!counted).then_some(0.0)),
         running,
-        interval_end: match &benchmark.samples[..] {
-            [only] => only.config.get(INTERVAL_END).cloned(),
+        interval_end: match benchmark.samples {
+            1 => benchmark.interval_end.clone(),
             _ => None,
         },
     })

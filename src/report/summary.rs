@@ -1,9 +1,9 @@
 //! Samples of one benchmark summed up, unit by unit, with the trust that the figures as a whole deserve. Never writes text.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::sample::{
-    Cause, Failure, Figure, Header, INTERVAL_END, Name, Part, Record, Sample, SyntaxError, Warning,
+    Cause, Failure, Figure, INTERVAL_END, Name, Part, Record, Sample, SyntaxError, Value, Warning,
 };
 use crate::stats::{Interval, order, signed_rank};
 use crate::unit::{Scale, Unit};
@@ -14,15 +14,19 @@ pub const CONFIDENCE: f64 = 0.95;
 /// The most samples that are summed up by their signed ranks.
 const MOST_RANKED: usize = 1000;
 
-/// All of a stream that is shown.
+/// The most failures that are kept to be shown.
+const MOST_FAILURES: usize = 3;
+
+/// All of a stream that is shown: of each sample its figures alone, so that millions fit into
+/// memory.
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
-    /// The header, when the stream has one (the last, in an appended file).
-    pub header: Option<Header>,
     /// The benchmarks in order of appearance.
     pub benchmarks: Vec<Benchmark>,
-    /// Runs that failed.
+    /// The first runs that failed.
     pub failures: Vec<Failure>,
+    /// How many runs failed.
+    pub failed: u64,
     /// Lines that could not be read.
     pub syntax: Vec<SyntaxError>,
 }
@@ -34,8 +38,27 @@ pub struct Benchmark {
     pub name: Name,
     /// The variant.
     pub variant: String,
-    /// The samples in time order.
-    pub samples: Vec<Sample>,
+    /// How many samples there are.
+    pub samples: usize,
+    /// The units in order of appearance.
+    pub series: Vec<Series>,
+    /// The doubts, with the number of samples that have each.
+    pub warnings: BTreeMap<Warning, usize>,
+    /// When the last of its samples ended, if they are intervals of longer runs.
+    pub interval_end: Option<String>,
+    /// The time of an operation by the difference from an empty batch, of loops.
+    against_empty: Vec<f64>,
+}
+
+/// The figures of one unit.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// The unit.
+    pub unit: Unit,
+    /// The figures in time order.
+    pub figures: Vec<f64>,
+    /// The weakest of their labels.
+    pub trust: Trust,
 }
 
 /// One unit of a benchmark, summed up.
@@ -86,40 +109,77 @@ impl Stream {
     /// Takes one more record in.
     pub fn take(&mut self, record: Record) {
         match record {
-            Record::Header(header) => self.header = Some(header),
             Record::Sample(sample) => {
                 let same =
-                    |b: &&mut Benchmark| b.name == sample.benchmark && b.variant == sample.variant;
-                match self.benchmarks.iter_mut().find(same) {
-                    Some(benchmark) => benchmark.samples.push(sample),
-                    None => self.benchmarks.push(Benchmark {
-                        name: sample.benchmark.clone(),
-                        variant: sample.variant.clone(),
-                        samples: vec![sample],
-                    }),
+                    |b: &Benchmark| b.name == sample.benchmark && b.variant == sample.variant;
+                let at = self.benchmarks.iter().position(same).unwrap_or_else(|| {
+                    self.benchmarks.push(Benchmark::of(&sample));
+                    self.benchmarks.len() - 1
+                });
+                self.benchmarks[at].take(sample);
+            }
+            Record::Failure(failure) => {
+                self.failed += 1;
+                if self.failures.len() < MOST_FAILURES {
+                    self.failures.push(failure);
                 }
             }
-            Record::Failure(failure) => self.failures.push(failure),
             Record::Syntax(error) => self.syntax.push(error),
-            Record::Unit(_) | Record::End(_) => {}
+            Record::Header(_) | Record::Unit(_) | Record::End(_) => {}
         }
     }
 }
 
 impl Benchmark {
+    /// The benchmark of `sample`, without samples.
+    fn of(sample: &Sample) -> Benchmark {
+        Benchmark {
+            name: sample.benchmark.clone(),
+            variant: sample.variant.clone(),
+            samples: 0,
+            series: Vec::new(),
+            warnings: BTreeMap::new(),
+            interval_end: None,
+            against_empty: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, mut sample: Sample) {
+        self.samples += 1;
+        self.against_empty.extend(against_empty(&sample));
+        for warning in sample.warnings {
+            *self.warnings.entry(warning).or_default() += 1;
+        }
+        if let Some(end) = sample.config.remove(INTERVAL_END) {
+            self.interval_end = Some(end);
+        }
+        for Value { unit, figure } in sample.values {
+            let (number, trust) = (figure.number(), Trust::of(figure));
+            match self.series.iter_mut().find(|series| series.unit == unit) {
+                Some(series) => {
+                    series.figures.extend(number);
+                    series.trust.weaken(trust);
+                }
+                None => self.series.push(Series {
+                    unit,
+                    figures: number.into_iter().collect(),
+                    trust,
+                }),
+            }
+        }
+    }
+
+    /// The figures of `unit`, if any sample has it.
+    pub fn series(&self, unit: &str) -> Option<&Series> {
+        self.series
+            .iter()
+            .find(|series| series.unit.as_str() == unit)
+    }
+
     /// Whether its figures are slopes over batches of two sizes: then the sample carries what a
     /// batch cost beside its operations.
     pub fn is_loop(&self) -> bool {
-        self.samples
-            .iter()
-            .any(|sample| sample.figure("tare-sec").is_some())
-    }
-
-    /// Whether its samples are intervals of longer runs.
-    pub fn is_interval(&self) -> bool {
-        self.samples
-            .iter()
-            .any(|sample| sample.config.contains_key(INTERVAL_END))
+        self.series("tare-sec").is_some()
     }
 
     /// Whether a slope cannot be told from nothing: its interval holds 0 and it varies, or the
@@ -141,25 +201,15 @@ impl Benchmark {
     /// The time of an operation by slope and by the difference from an empty batch, when their
     /// intervals do not meet.
     pub fn empty_loop_disagrees(&self) -> Option<(f64, f64)> {
-        let number = |sample: &Sample, unit: &str| sample.figure(unit)?.number();
-        let both = |sample: &Sample| {
-            let (slope, tare) = (number(sample, "sec/op")?, number(sample, "tare-sec")?);
-            // A sample holds a small batch and one of four times as many operations.
-            let large = sample.iterations as f64 * 0.8;
-            Some((
-                slope,
-                (tare + large * slope - number(sample, "empty-sec")?) / large,
-            ))
-        };
-        let (slopes, others): (Vec<f64>, Vec<f64>) = self.samples.iter().filter_map(both).unzip();
-        let interval = |figures: &[f64]| signed_rank::interval(figures, CONFIDENCE);
+        let (slopes, others) = (&self.series("sec/op")?.figures, &self.against_empty);
         if slopes.len() > MOST_RANKED {
             return None;
         }
-        let (of_slopes, of_others) = (interval(&slopes)?, interval(&others)?);
+        let interval = |figures: &[f64]| signed_rank::interval(figures, CONFIDENCE);
+        let (of_slopes, of_others) = (interval(slopes)?, interval(others)?);
         let apart = of_slopes.high < of_others.low || of_others.high < of_slopes.low;
         let estimate = signed_rank::hodges_lehmann;
-        apart.then(|| Some((estimate(&slopes)?, estimate(&others)?)))?
+        apart.then(|| Some((estimate(slopes)?, estimate(others)?)))?
     }
 
     /// The name of the estimator of its rows.
@@ -169,36 +219,17 @@ impl Benchmark {
 
     /// One row a unit, in the order in which the units first appear.
     pub fn rows(&self) -> Vec<Row> {
-        let mut units: Vec<&Unit> = Vec::new();
-        for value in self.samples.iter().flat_map(|sample| &sample.values) {
-            if !units.contains(&&value.unit) {
-                units.push(&value.unit);
-            }
-        }
-        units.into_iter().map(|unit| self.row(unit)).collect()
-    }
-
-    fn row(&self, unit: &Unit) -> Row {
-        let figures: Vec<&Figure> = self
-            .samples
-            .iter()
-            .filter_map(|sample| sample.figure(unit.as_str()))
-            .collect();
-        let series: Vec<f64> = figures
-            .iter()
-            .filter_map(|figure| figure.number())
-            .collect();
-        let estimate = match series[..] {
-            [] => Estimate::None,
-            [only] => Estimate::Single(only),
-            _ => self.middle(&series),
+        let row = |series: &Series| Row {
+            unit: series.unit.clone(),
+            estimate: match series.figures[..] {
+                [] => Estimate::None,
+                [only] => Estimate::Single(only),
+                _ => self.middle(&series.figures),
+            },
+            trust: series.trust.clone(),
+            series: series.figures.clone(),
         };
-        Row {
-            unit: unit.clone(),
-            estimate,
-            trust: trust(&figures),
-            series,
-        }
+        self.series.iter().map(row).collect()
     }
 
     fn middle(&self, series: &[f64]) -> Estimate {
@@ -215,24 +246,6 @@ impl Benchmark {
             ),
         };
         value.map_or(Estimate::None, |value| Estimate::Middle { value, interval })
-    }
-
-    /// The doubts of all samples, each once, with the number of samples that have it.
-    pub fn warnings(&self) -> Vec<(Warning, usize)> {
-        let all: BTreeSet<&Warning> = self
-            .samples
-            .iter()
-            .flat_map(|sample| &sample.warnings)
-            .collect();
-        let holders = |warning| {
-            self.samples
-                .iter()
-                .filter(|sample| sample.warnings.contains(warning))
-                .count()
-        };
-        all.into_iter()
-            .map(|warning| (warning.clone(), holders(warning)))
-            .collect()
     }
 }
 
@@ -262,20 +275,31 @@ impl Row {
     }
 }
 
-fn trust(figures: &[&Figure]) -> Trust {
-    let labels = figures.iter().map(|figure| match figure {
-        Figure::Exact(_) => Trust::Exact,
-        Figure::Scaled { running, .. } => Trust::Scaled(*running),
-        Figure::Partial { part, .. } => Trust::Partial(part.clone()),
-        Figure::Sampled { period_sec, .. } => Trust::Sampled(*period_sec),
-        Figure::Absent { why } => Trust::Absent(why.clone()),
-    });
-    labels
-        .reduce(Trust::weaker)
-        .unwrap_or(Trust::Absent(Cause::new("no sample")))
+/// The time of an operation by the large batch less an empty one, of a loop's sample.
+fn against_empty(sample: &Sample) -> Option<f64> {
+    let number = |unit| sample.figure(unit)?.number();
+    let (slope, tare, empty) = (number("sec/op")?, number("tare-sec")?, number("empty-sec")?);
+    // A sample holds a small batch and one of four times as many operations.
+    let large = sample.iterations as f64 * 0.8;
+    Some((tare + large * slope - empty) / large)
 }
 
 impl Trust {
+    fn of(figure: Figure) -> Trust {
+        match figure {
+            Figure::Exact(_) => Trust::Exact,
+            Figure::Scaled { running, .. } => Trust::Scaled(running),
+            Figure::Partial { part, .. } => Trust::Partial(part),
+            Figure::Sampled { period_sec, .. } => Trust::Sampled(period_sec),
+            Figure::Absent { why } => Trust::Absent(why),
+        }
+    }
+
+    fn weaken(&mut self, other: Trust) {
+        let known = std::mem::replace(self, Trust::Exact);
+        *self = known.weaker(other);
+    }
+
     /// The label for both; what is absent adds nothing to what is there.
     fn weaker(self, other: Trust) -> Trust {
         use Trust::{Absent, Exact, Partial, Sampled, Scaled};
@@ -294,7 +318,6 @@ impl Trust {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Value;
 
     fn stream(figures: &[Figure]) -> Stream {
         let mut stream = Stream::default();
@@ -430,7 +453,11 @@ mod tests {
     fn warnings_are_counted() {
         let stream = stream(&[Figure::Exact(1.0), Figure::Exact(1.0)]);
         assert_eq!(
-            stream.benchmarks[0].warnings(),
+            stream.benchmarks[0]
+                .warnings
+                .clone()
+                .into_iter()
+                .collect::<Vec<_>>(),
             [(Warning("late".to_owned()), 2)]
         );
     }

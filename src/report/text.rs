@@ -22,13 +22,13 @@ pub fn stream(stream: &Stream, style: Style) -> String {
         text.push_str(&table(benchmark, style));
         text.push('\n');
     }
-    if !stream.failures.is_empty() {
+    if stream.failed > 0 {
         let _ = writeln!(
             text,
             "{} of the runs failed and are not counted:",
-            stream.failures.len()
+            stream.failed
         );
-        for failure in stream.failures.iter().take(3) {
+        for failure in &stream.failures {
             let _ = writeln!(
                 text,
                 "  run {}: {}",
@@ -75,7 +75,7 @@ pub fn interval(sample: &Sample) -> String {
 /// One benchmark's table.
 pub fn table(benchmark: &Benchmark, style: Style) -> String {
     let rows = benchmark.rows();
-    let repeated = benchmark.samples.len() > 1;
+    let repeated = benchmark.samples > 1;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_width(style.width.try_into().unwrap_or(u16::MAX));
@@ -95,7 +95,7 @@ pub fn table(benchmark: &Benchmark, style: Style) -> String {
         rows.iter().partition(|row| row.estimate == Estimate::None);
     for row in present {
         let name = Cell::new(format!("  {}", row.unit));
-        let trust = Cell::new(trust_text(row, benchmark.samples.len()));
+        let trust = Cell::new(trust_text(row, benchmark.samples));
         match row.estimate {
             Estimate::Single(value) if !repeated => {
                 let text = match benchmark.is_below_tare(row) {
@@ -124,7 +124,7 @@ pub fn table(benchmark: &Benchmark, style: Style) -> String {
             }
         }
     }
-    let runs = match benchmark.samples.len() {
+    let runs = match benchmark.samples {
         1 => "1 run".to_owned(),
         n => format!("{n} runs"),
     };
@@ -150,8 +150,8 @@ pub fn table(benchmark: &Benchmark, style: Style) -> String {
             write(slope),
         );
     }
-    for (warning, holders) in benchmark.warnings() {
-        let _ = match benchmark.samples.len() {
+    for (warning, holders) in &benchmark.warnings {
+        let _ = match benchmark.samples {
             1 => writeln!(text, "  warning: {}", warning.0),
             all => writeln!(text, "  warning: {} ({holders} of {all} runs)", warning.0),
         };
