@@ -98,14 +98,15 @@
 //!
 //! ## A command's way
 //!
-//! 1. The door turns flags into a [`perf::plan::Plan`], which tries every event by opening and
-//!    counting, and keeps one disabled counter of each kind open: the kernel patches its code at
-//!    the first open and the last close, and would do so at every run.
+//! 1. The door turns flags into a [`perf::plan::Plan`], which tries every event by opening it, and
+//!    keeps these trials open and disabled: the kernel patches its code at the first open of a
+//!    kind and at the last close, and would do so at every run.
 //! 2. [`run::drive`] asks [`run::schedule`] (pure) for the next turn.
 //! 3. [`sys::child`] clones the child with `CLONE_VM`: it shares our memory and waits on a futex
 //!    in it, so no page table is copied and no pipe is made; before its exec it makes raw system
-//!    calls only. Counters are opened on it (`enable_on_exec`, `inherit`), it is released, and
-//!    after its end `wait4` gives status and usage, and each group is read with one call.
+//!    calls only. It has a session of its own unless it may use the terminal. Counters are opened
+//!    on it (`enable_on_exec`, `inherit`), it is released, and after its end `wait4` gives status
+//!    and usage, and each group is read with one call.
 //! 4. Readings become one sample, with the machine's noise; the writer writes and flushes it.
 //!
 //! ## A loop's way
