@@ -60,7 +60,7 @@ impl<'p> Attached<'p> {
         let name = match &subject {
             Subject::Processes(pids) => Name::new("Attach").with("pid", list(pids)),
             Subject::Thread(tid) => Name::new("Attach").with("tid", tid),
-            Subject::Cpus(cpus) => Name::new("Attach").with("cpus", cpus.len()),
+            Subject::Cpus(cpus) => Name::new("Attach").with("cpus", spans(cpus)),
         };
         Attached {
             subject,
@@ -246,6 +246,17 @@ impl Workload for Attached<'_> {
     }
 }
 
+/// Ascending CPU numbers as `0..3+8`: a comma would part a name, and the Go format takes what
+/// follows a last `-` for a count of CPUs.
+fn spans(cpus: &[u32]) -> String {
+    let spans = cpus.chunk_by(|cpu, next| cpu + 1 == *next);
+    let spans = spans.map(|span| match span {
+        [first, .., last] => format!("{first}..{last}"),
+        one => one.iter().map(u32::to_string).collect(),
+    });
+    spans.collect::<Vec<_>>().join("+")
+}
+
 fn is_any(error: &io::Error, numbers: &[Errno]) -> bool {
     let is = |errno: &Errno| error.raw_os_error() == Some(*errno as i32);
     numbers.iter().any(is)
@@ -346,6 +357,15 @@ mod tests {
         let observed = observe(Subject::Processes(vec![pid, pid]), span(&[], 20_000)).unwrap();
         child.wait().unwrap();
         assert!(seconds(&observed) < 15.0, "{observed:?}");
+    }
+
+    #[test]
+    fn the_name_tells_which_cpus() {
+        let check = |cpus: &[u32], want: &str| assert_eq!(spans(cpus), want, "{cpus:?}");
+        check(&[], "");
+        check(&[1], "1");
+        check(&[0, 1], "0..1");
+        check(&[0, 2, 3, 4, 8], "0+2..4+8");
     }
 
     #[test]
