@@ -119,7 +119,17 @@ impl<'p> Attached<'p> {
     }
 
     fn uncounted(&self, error: &perf::Error) -> Error {
-        Error::Count(self.plan.access().explain(error))
+        let access = self.plan.access();
+        let is_closed = matches!(error.errno, Errno::EACCES | Errno::EPERM)
+            && !access.privileged
+            && !matches!(self.subject, Subject::Cpus(_));
+        // The plan has counted the same events on ourselves: what is refused is the process.
+        Error::Count(match is_closed {
+            true => Cause::new("it runs as another user, or with more privilege than we have").cure(
+                "run as that user or as root, or sudo setcap cap_perfmon=ep $(command -v poise)",
+            ),
+            false => access.explain(error),
+        })
     }
 }
 
