@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use procfs::ProcError;
 use procfs::process::Process;
 
+use super::command::failure;
 use super::interrupt::Interrupt;
 use super::schedule::Turn;
 use super::wait::{Wait, Woken};
@@ -293,11 +294,8 @@ impl Timer {
     /// Why and with which code its end is a failure, if it has ended by itself and is one.
     fn failure(&mut self) -> Option<(String, u8)> {
         let status = self.0.try_wait().ok().flatten()?;
-        let code = match (status.code(), status.signal()) {
-            (Some(code), _) => code as u8,
-            (None, signal) => 128u8.saturating_add(signal.unwrap_or(0) as u8),
-        };
-        (code != 0).then(|| (format!("the command failed: {status}"), code))
+        let (why, code) = failure(status.code(), status.signal())?;
+        Some((format!("the command failed: {why}"), code))
     }
 }
 
