@@ -326,12 +326,13 @@ impl Workload for Command<'_> {
             .values
             .extend(counted.into_iter().map(|(_, value)| value));
         if self.own_session && killpg(pid, None).is_ok() {
-            if ending != Ending::ByItself {
+            if ending == Ending::ByItself {
+                observed.warnings.push(Warning(
+                    "it left processes behind; what they do later is not counted".to_owned(),
+                ));
+            } else {
                 let _ = killpg(pid, Signal::SIGKILL);
             }
-            observed.warnings.push(Warning(
-                "it left processes behind; what they do later is not counted".to_owned(),
-            ));
         }
         let failure = match ending {
             Ending::Interrupted(signal) => {
