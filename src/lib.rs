@@ -84,8 +84,8 @@
 //! - `unsafe` stands in [`sys`] alone, with its reason at every block.
 //! - Whatever reads `/proc`, `/sys` or tracefs takes the root as a parameter, so that a test can
 //!   build a fake tree. Fakes are paths, not traits.
-//! - One trait where there are really several kinds: [`run::Workload`]. Formats and loops are
-//!   closed enums.
+//! - One public trait, where there are really several kinds: [`run::Workload`]. Formats and loops
+//!   are closed enums.
 //! - Below the door each device module has one error type that keeps what was tried, on what, and
 //!   the errno; [`perf::Access::explain`] turns the errno into a cause with a cure. Parsers yield
 //!   records, so a bad line is data with its place. Doubts are warnings that travel with the

@@ -88,9 +88,14 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         }
         .into());
     }
-    let mut specs = Vec::new();
+    let mut specs: Vec<LoopSpec> = Vec::new();
     for text in &arguments.loops {
-        specs.extend(loops::parse(text).map_err(|error| Usage::new(error.to_string()))?);
+        for spec in loops::parse(text).map_err(|error| Usage::new(error.to_string()))? {
+            // Named twice, it would have twice the samples.
+            if !specs.contains(&spec) {
+                specs.push(spec);
+            }
+        }
     }
     let (plan, doubts) = arguments.events.plan(DEFAULT_EVENTS, Target::Myself)?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
@@ -138,6 +143,8 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         &mut |record| recorder.take(record),
     );
     let (mut stream, ended) = recorder.finish(driven);
+    // A loop that was refused, or stopped before its first sample, has no distribution.
+    latencies.retain(|(_, histogram)| !histogram.borrow().is_empty());
     // They ran in a drawn order; they are shown as they were asked for.
     stream
         .benchmarks

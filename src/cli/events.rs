@@ -42,11 +42,15 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
             None => Tried::new(listed, &catalog, &access),
         });
     }
-    if tried.is_empty() && arguments.pattern.is_some() {
-        anyhow::bail!(
-            "no event matches `{}`",
-            arguments.pattern.as_deref().unwrap_or_default()
-        );
+    if let Some(pattern) = &arguments.pattern
+        && tried.is_empty()
+    {
+        match &listing.tracepoints {
+            Err(error) if pattern.contains(':') => {
+                anyhow::bail!("no tracepoint matches `{pattern}`: {}", error.cause())
+            }
+            _ => anyhow::bail!("no event matches `{pattern}`"),
+        }
     }
     let text = match arguments.json {
         true => tried.iter().map(Tried::json).collect::<String>(),

@@ -1,6 +1,7 @@
 //! Where records go as they are made: to the file, into the summary, and as one line of progress. Never changes a record.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::FileExt;
@@ -8,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::options::OutputOptions;
 use crate::format::{Format, Writer};
@@ -60,11 +61,11 @@ impl Recorder {
         }
         let bar = ProgressBar::with_draw_target(rounds, ProgressDrawTarget::stderr_with_hz(8));
         let template = match rounds {
-            Some(_) => "{prefix} {wide_bar} {pos}/{len} eta {eta} {msg}",
+            Some(_) => "{prefix} {wide_bar} {pos}/{len} {left} {msg}",
             None => "{prefix} {spinner} {pos} {elapsed} {msg}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("left", left));
         }
         bar.enable_steady_tick(Duration::from_millis(250));
         self.progress = Some(Progress { bar, unit });
@@ -165,6 +166,13 @@ impl Progress {
             self.bar
                 .set_message(format!("{} {}", human(&self.unit, median), self.unit));
         }
+    }
+}
+
+/// How long it will still take, as soon as something is done to tell it from.
+fn left(state: &ProgressState, text: &mut dyn fmt::Write) {
+    if state.pos() > 0 {
+        let _ = write!(text, "eta {:#}", HumanDuration(state.eta()));
     }
 }
 

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use procfs::ProcError;
 use procfs::process::Process;
 
+use super::command::failure;
 use super::interrupt::Interrupt;
 use super::schedule::Turn;
 use super::wait::{Wait, Woken};
@@ -60,7 +61,7 @@ impl<'p> Attached<'p> {
         let name = match &subject {
             Subject::Processes(pids) => Name::new("Attach").with("pid", list(pids)),
             Subject::Thread(tid) => Name::new("Attach").with("tid", tid),
-            Subject::Cpus(cpus) => Name::new("Attach").with("cpus", cpus.len()),
+            Subject::Cpus(cpus) => Name::new("Attach").with("cpus", spans(cpus)),
         };
         Attached {
             subject,
@@ -119,7 +120,17 @@ impl<'p> Attached<'p> {
     }
 
     fn uncounted(&self, error: &perf::Error) -> Error {
-        Error::Count(self.plan.access().explain(error))
+        let access = self.plan.access();
+        let is_closed = matches!(error.errno, Errno::EACCES | Errno::EPERM)
+            && !access.privileged
+            && !matches!(self.subject, Subject::Cpus(_));
+        // The plan has counted the same events on ourselves: what is refused is the process.
+        Error::Count(match is_closed {
+            true => Cause::new("it runs as another user, or with more privilege than we have").cure(
+                "run as that user or as root, or sudo setcap cap_perfmon=ep $(command -v poise)",
+            ),
+            false => access.explain(error),
+        })
     }
 }
 
@@ -246,6 +257,17 @@ impl Workload for Attached<'_> {
     }
 }
 
+/// Ascending CPU numbers as `0..3+8`: a comma would part a name, and the Go format takes what
+/// follows a last `-` for a count of CPUs.
+fn spans(cpus: &[u32]) -> String {
+    let spans = cpus.chunk_by(|cpu, next| cpu + 1 == *next);
+    let spans = spans.map(|span| match span {
+        [first, .., last] => format!("{first}..{last}"),
+        one => one.iter().map(u32::to_string).collect(),
+    });
+    spans.collect::<Vec<_>>().join("+")
+}
+
 fn is_any(error: &io::Error, numbers: &[Errno]) -> bool {
     let is = |errno: &Errno| error.raw_os_error() == Some(*errno as i32);
     numbers.iter().any(is)
@@ -272,11 +294,8 @@ impl Timer {
     /// Why and with which code its end is a failure, if it has ended by itself and is one.
     fn failure(&mut self) -> Option<(String, u8)> {
         let status = self.0.try_wait().ok().flatten()?;
-        let code = match (status.code(), status.signal()) {
-            (Some(code), _) => code as u8,
-            (None, signal) => 128u8.saturating_add(signal.unwrap_or(0) as u8),
-        };
-        (code != 0).then(|| (format!("the command failed: {status}"), code))
+        let (why, code) = failure(status.code(), status.signal())?;
+        Some((format!("the command failed: {why}"), code))
     }
 }
 
@@ -346,6 +365,15 @@ mod tests {
         let observed = observe(Subject::Processes(vec![pid, pid]), span(&[], 20_000)).unwrap();
         child.wait().unwrap();
         assert!(seconds(&observed) < 15.0, "{observed:?}");
+    }
+
+    #[test]
+    fn the_name_tells_which_cpus() {
+        let check = |cpus: &[u32], want: &str| assert_eq!(spans(cpus), want, "{cpus:?}");
+        check(&[], "");
+        check(&[1], "1");
+        check(&[0, 1], "0..1");
+        check(&[0, 2, 3, 4, 8], "0+2..4+8");
     }
 
     #[test]

@@ -204,8 +204,8 @@ impl Started {
             Ok(Report::Failed { error }) => Err(Error::Prepare(error)),
             Ok(report) => Ok(report),
             Err(_) => {
-                let end =
-                    super::command::failure(&exit).map_or("no report".to_owned(), |(why, _)| why);
+                let end = super::command::failure(exit.code, exit.signal)
+                    .map_or("no report".to_owned(), |(why, _)| why);
                 Err(Error::Prepare(format!(
                     "the measured process ended early: {end}"
                 )))

@@ -23,7 +23,7 @@ use crate::perf;
 use crate::perf::group::How;
 use crate::perf::plan::{Plan, Readings};
 use crate::sample::{Figure, Name, Part, Value, Warning};
-use crate::sys::child::{Child, Exit, Launcher, Program, Usage, open_pidfd};
+use crate::sys::child::{Child, Launcher, Program, Usage, open_pidfd};
 use crate::sys::perf_event::Target;
 
 /// Where a command's standard output goes.
@@ -326,12 +326,13 @@ impl Workload for Command<'_> {
             .values
             .extend(counted.into_iter().map(|(_, value)| value));
         if self.own_session && killpg(pid, None).is_ok() {
-            if ending != Ending::ByItself {
+            if ending == Ending::ByItself {
+                observed.warnings.push(Warning(
+                    "it left processes behind; what they do later is not counted".to_owned(),
+                ));
+            } else {
                 let _ = killpg(pid, Signal::SIGKILL);
             }
-            observed.warnings.push(Warning(
-                "it left processes behind; what they do later is not counted".to_owned(),
-            ));
         }
         let failure = match ending {
             Ending::Interrupted(signal) => {
@@ -344,7 +345,7 @@ impl Workload for Command<'_> {
                 return Ok(Outcome::Interrupted(signal));
             }
             Ending::TimedOut => Some(("it ran longer than --timeout".to_owned(), 124)),
-            Ending::ByItself => failure(&exit),
+            Ending::ByItself => failure(exit.code, exit.signal),
         };
         match failure {
             None => Ok(Outcome::Observed(observed)),
@@ -402,9 +403,9 @@ const SLACK_KIB: u64 = 256;
 /// How long a child that was asked to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Why and with which code an ended child is a failure.
-pub(super) fn failure(exit: &Exit) -> Option<(String, u8)> {
-    match (exit.code, exit.signal) {
+/// Why and with which exit code the end of a child, by a code or by a signal, is a failure.
+pub(super) fn failure(code: Option<i32>, signal: Option<i32>) -> Option<(String, u8)> {
+    match (code, signal) {
         (Some(0), _) => None,
         (Some(code), _) => Some((format!("exit status {code}"), code as u8)),
         (None, Some(number)) => {

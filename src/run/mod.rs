@@ -128,7 +128,7 @@ pub enum Error {
     #[error("cannot write the records: {0}")]
     Output(io::Error),
     /// Hardly any run succeeded.
-    #[error("{failures} of {runs} runs failed, the last with {why}")]
+    #[error("{failures} of {runs} runs failed; the last: {why}")]
     TooManyFailures {
         /// Failed runs.
         failures: u64,

@@ -172,6 +172,16 @@ fn single_operations_have_a_distribution() {
 fn operations_too_short_for_the_clock_are_refused_with_a_reason() {
     let ran = run(words("bench -q -r 1 --latency spin"));
     ran.refuses(5, &["the clock is too coarse", "slope"]);
+    // What has no operation is not drawn.
+    let ran = run(words("bench -r 1 --latency spin")).exits(5);
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn a_loop_that_is_named_twice_is_measured_once() {
+    run(words("bench -r 2 -e dummy write getppid write/size=512"))
+        .exits(0)
+        .shows(&["Write/size=512 (2 runs)", "Getppid (2 runs)"]);
 }
 
 #[test]

@@ -149,6 +149,10 @@ fn what_never_ends_is_ended_by_timeout() {
         let ran = script(options, ENDLESS_FAMILY, &file).wait().exits(124);
         let all = ran.stdout + &ran.stderr;
         assert!(all.contains("longer than --timeout"), "{all}");
+        assert!(
+            !all.contains("left processes behind"),
+            "they are ended, too: {all}"
+        );
         Descendant::told_in(&file.with_extension("child")).must_go();
         Descendant::told_in(&file.with_extension("other")).must_go();
     }

@@ -60,6 +60,16 @@ fn progress_is_shown_and_wiped() {
     assert!(screen.contains("sleep_0.02 (40 runs)"), "{screen:?}");
 
     let mut command = poise();
+    command.args(words("stat -r 2 -e dummy -- sleep 0.4"));
+    let (code, screen) = Terminal::start(command).wait();
+    assert_eq!(code, Some(0), "{screen}");
+    assert!(screen.contains("0/2"), "{screen:?}");
+    assert!(
+        !screen.contains("0/2 eta"),
+        "nothing to tell it from: {screen:?}"
+    );
+
+    let mut command = poise();
     command.args(words("stat -q -r 5 -e dummy -- sleep 0.02"));
     let (code, screen) = Terminal::start(command).wait();
     assert_eq!((code, screen.as_str()), (Some(0), ""));
