@@ -123,6 +123,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         }) => return exit::NOT_FOUND,
         Some(run::Error::Exec { .. }) => return exit::NOT_EXECUTABLE,
         Some(run::Error::Count(_)) => return exit::REFUSED,
+        Some(run::Error::TooManyFailures { code, .. }) => return *code,
         _ => {}
     }
     match error.is::<Usage>() || error.is::<perf::grammar::EventError>() {

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -180,6 +181,9 @@ fn open_output(format: Format, options: &OutputOptions) -> anyhow::Result<Writer
     let Some(path) = &options.file else {
         return Ok(Writer::new(format, Box::new(io::stdout())));
     };
+    // A limit on the size of files shall fail the write, not end us; programs that we execute have
+    // the signal's default again.
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
     let opened = match options.append {
         true => open_to_append(path),
         false => File::create(path),

@@ -206,13 +206,18 @@ impl<'p> Looped<'p> {
             let _ = all.borrow_mut().add(&histogram);
         }
         let net = |ns: u64| (ns as f64 - clock_ns) / 1e9;
+        let percentile = |(name, quantile): (&str, f64)| {
+            let unit = format!("{name}-sec");
+            // Below so many operations it is the slowest one under another name.
+            let needed = (1.0 / (1.0 - quantile)).round();
+            let figure = match histogram.len() as f64 >= needed {
+                true => Figure::Exact(net(histogram.value_at_quantile(quantile))),
+                false => Figure::absent(format!("it takes {needed} operations a sample")),
+            };
+            Value::new(&unit, figure)
+        };
         let mut values: Vec<Value> = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)]
-            .map(|(name, quantile)| {
-                exact(
-                    &format!("{name}-sec"),
-                    net(histogram.value_at_quantile(quantile)),
-                )
-            })
+            .map(percentile)
             .into();
         values.push(exact("max-sec", net(histogram.max())));
         values.push(exact("clock-sec", clock_ns / 1e9));

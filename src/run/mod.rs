@@ -136,6 +136,8 @@ pub enum Error {
         runs: u64,
         /// The last failure.
         why: String,
+        /// The exit code that stands for the first of them.
+        code: u8,
     },
 }
 
@@ -344,6 +346,7 @@ pub fn drive(
                         failures,
                         runs,
                         why,
+                        code: tally.failed_code.unwrap_or(code),
                     });
                 }
             }

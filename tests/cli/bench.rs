@@ -138,7 +138,7 @@ fn single_operations_have_a_distribution() {
     let file = directory.path().join("records");
     let mut command = poise();
     command.args(words("bench -r 2 --latency -o")).arg(&file);
-    command.arg("--hdr-log").arg(&log).arg("vfork-exec");
+    command.arg("--hdr-log").arg(&log).arg("pipe");
     let ran = finish(&mut command).exits(0);
     ran.shows(&[
         "p50-sec",
@@ -150,17 +150,31 @@ fn single_operations_have_a_distribution() {
     ]);
     let records = whole_records(&file);
     for sample in samples(&records) {
-        let of = |unit| exact(sample, unit);
-        assert!(of("p50-sec") > 0.0);
-        assert!(of("p50-sec") <= of("p90-sec") && of("p90-sec") <= of("p99-sec"));
-        assert!(of("p99-sec") <= of("p99.9-sec") && of("p99.9-sec") <= of("max-sec"));
-        assert!(of("clock-sec") > 0.0);
+        // Of few operations there is no telling how the slowest thousandth fares.
+        let mut below = 0.0;
+        for (unit, needed) in [
+            ("p50-sec", 2),
+            ("p90-sec", 10),
+            ("p99-sec", 100),
+            ("p99.9-sec", 1000),
+            ("max-sec", 1),
+        ] {
+            match sample.figure(unit) {
+                Some(Figure::Absent { why }) => {
+                    assert!(sample.iterations < needed, "{why:?}");
+                }
+                _ => {
+                    assert!(sample.iterations >= needed, "{unit}");
+                    assert!(exact(sample, unit) >= below, "{unit}");
+                    below = exact(sample, unit);
+                }
+            }
+        }
+        assert!(below > 0.0 && exact(sample, "clock-sec") > 0.0);
     }
     // One tagged interval a loop, in the log format of HdrHistogram.
     let text = fs::read_to_string(&log).unwrap();
-    let tagged = text
-        .lines()
-        .filter(|line| line.starts_with("Tag=VforkExec"));
+    let tagged = text.lines().filter(|line| line.starts_with("Tag=Pipe"));
     assert_eq!(tagged.count(), 1, "{text}");
     let missing = run(words(
         "bench -q -r 1 --latency --hdr-log /missing/log vfork-exec",

@@ -291,7 +291,7 @@ fn what_nearly_always_fails_is_given_up() {
     let mut command = poise();
     command.args(words("stat -r 1000 -e dummy -o")).arg(&file);
     finish(command.args(["--", "sh", "-c", "exit 9"]))
-        .exits(1)
+        .exits(9)
         .says(&["3 of 3 runs failed; the last: exit status 9"]);
     let (records, whole) = read_records(&file);
     let failures = records.iter().filter(|r| matches!(r, Record::Failure(_)));
