@@ -1,6 +1,7 @@
-//! How busy the whole machine was between two moments, from the first line of `/proc/stat`. Never looks at single processes, and keeps no clock: who compares two readings knows the time between them.
+//! How busy the machine was between two moments, as a whole or CPU by CPU, from `/proc/stat`. Never looks at single processes, and keeps no clock: who compares two readings knows the time between them.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -36,9 +37,21 @@ impl Busy {
             .split(|&b| b == b'\n')
             .next()
             .unwrap_or_default();
-        decode(line, procfs::ticks_per_second() as f64).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "no `cpu` line in /proc/stat")
-        })
+        let (_, busy) = decode(line, procfs::ticks_per_second() as f64)
+            .filter(|(cpu, _)| cpu.is_none())
+            .ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, "no `cpu` line in /proc/stat")
+            })?;
+        Ok(busy)
+    }
+
+    /// Reads the same for each online CPU.
+    pub fn read_each(proc: &Path) -> io::Result<BTreeMap<u32, Busy>> {
+        let text = fs::read(proc.join("stat"))?;
+        let ticks_per_sec = procfs::ticks_per_second() as f64;
+        let lines = text.split(|&b| b == b'\n');
+        let each = lines.filter_map(|line| decode(line, ticks_per_sec));
+        Ok(each.filter_map(|(cpu, busy)| Some((cpu?, busy))).collect())
     }
 
     /// What was spent between `earlier` and this reading. The kernel's sums can step back by a
@@ -63,21 +76,24 @@ impl Busy {
 }
 
 /// proc_stat(5): `cpu user nice system idle iowait irq softirq steal guest guest_nice`, in ticks;
-/// `guest` is already in `user`. Kernels before 2.6.11 have no `steal`.
-fn decode(line: &[u8], ticks_per_sec: f64) -> Option<Busy> {
+/// `guest` is already in `user`. Kernels before 2.6.11 have no `steal`. The first line sums up all
+/// CPUs, the others begin with `cpu0`, `cpu1`, ….
+fn decode(line: &[u8], ticks_per_sec: f64) -> Option<(Option<u32>, Busy)> {
     let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
-    if words.next() != Some("cpu") {
-        return None;
-    }
+    let cpu = match words.next()?.strip_prefix("cpu")? {
+        "" => None,
+        number => Some(number.parse().ok()?),
+    };
     let ticks: Vec<u64> = words.map(|w| w.parse().ok()).collect::<Option<_>>()?;
     let [user, nice, system, _idle, _iowait, irq, softirq, rest @ ..] = ticks.as_slice() else {
         return None;
     };
     let sec = |ticks: &[u64]| ticks.iter().map(|&t| t as f64).sum::<f64>() / ticks_per_sec;
-    Some(Busy {
+    let busy = Busy {
         busy_sec: sec(&[*user, *nice, *system, *irq, *softirq]),
         steal_sec: sec(rest.get(..1).unwrap_or_default()),
-    })
+    };
+    Some((cpu, busy))
 }
 
 #[cfg(test)]
@@ -86,18 +102,26 @@ mod tests {
     use crate::machine::fake::Fake;
 
     #[test]
-    fn the_first_line_is_summed() {
-        let check = |line: &str, want: Option<(f64, f64)>| {
-            let got = decode(line.as_bytes(), 100.0).map(|b| (b.busy_sec, b.steal_sec));
+    fn the_lines_are_summed() {
+        let check = |line: &str, want: Option<(Option<u32>, f64, f64)>| {
+            let got = decode(line.as_bytes(), 100.0).map(|(c, b)| (c, b.busy_sec, b.steal_sec));
             assert_eq!(got, want, "{line:?}");
         };
-        check("cpu  100 50 200 9999 9999 25 25 40 70 0", Some((4.0, 0.4)));
-        check("cpu  100 0 0 0 0 0 0", Some((1.0, 0.0)));
+        check(
+            "cpu  100 50 200 9999 9999 25 25 40 70 0",
+            Some((None, 4.0, 0.4)),
+        );
+        check("cpu  100 0 0 0 0 0 0", Some((None, 1.0, 0.0)));
         check(
             "cpu  18446744073709551615 0 0 0 0 0 0 0",
-            Some((1.844_674_407_370_955_2e17, 0.0)),
+            Some((None, 1.844_674_407_370_955_2e17, 0.0)),
         );
-        check("cpu0 100 50 200 9999 9999 25 25 40 70 0", None);
+        check(
+            "cpu12 100 50 200 9999 9999 25 25 40 70 0",
+            Some((Some(12), 4.0, 0.4)),
+        );
+        check("cpux 100 0 0 0 0 0 0", None);
+        check("ctxt 100 0 0 0 0 0 0", None);
         check("cpu  100 0 0 0 0 0", None);
         check("cpu  100 0 0 -1 0 0 0", None);
         check("", None);
@@ -143,8 +167,20 @@ mod tests {
             let error = Busy::read(&fake.roots.proc).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{broken:?}");
         }
-        fake.proc("stat", "cpu  100 0 0 0 0 0 0 5 0 0\ncpu0 1\n");
+        fake.proc("stat", "cpu0 100 0 0 0 0 0 0\n");
+        assert!(Busy::read(&fake.roots.proc).is_err());
+        fake.proc(
+            "stat",
+            "cpu  100 0 0 0 0 0 0 5 0 0\ncpu0 1\ncpu3 50 0 0 0 0 0 0\nintr 1\n",
+        );
         assert_eq!(Busy::read(&fake.roots.proc).unwrap().busy_sec, 1.0);
+        let each = Busy::read_each(&fake.roots.proc).unwrap();
+        assert_eq!(
+            each.into_iter()
+                .map(|(cpu, b)| (cpu, b.busy_sec))
+                .collect::<Vec<_>>(),
+            [(3, 0.5)]
+        );
     }
 
     #[test]

@@ -16,9 +16,9 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use nix::time::{ClockId, clock_getres};
+use serde::{Deserialize, Serialize};
 
 use file::{flag, hex, number, read, selected, text, word, words};
-use frequency::frequency_range;
 
 pub use confinement::{Cgroup, CgroupVersion, Myself, Seccomp};
 pub use cpu::{CoreType, Cpu, Smt, Topology};
@@ -27,13 +27,16 @@ pub use frequency::{Boost, Policy};
 pub use mitigations::{Mitigations, Vulnerability, VulnerabilityState};
 pub use virtualization::Virtualization;
 
-/// Where `/proc` and `/sys` are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where `/proc`, `/sys` and our own directory for what must outlive us are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Roots {
     /// Normally `/proc`.
     pub proc: PathBuf,
     /// Normally `/sys`.
     pub sys: PathBuf,
+    /// Normally `/run/counterpoise`: made by root when it is needed, and gone with the next boot.
+    pub run: PathBuf,
 }
 
 impl Default for Roots {
@@ -41,6 +44,7 @@ impl Default for Roots {
         Roots {
             proc: "/proc".into(),
             sys: "/sys".into(),
+            run: "/run/counterpoise".into(),
         }
     }
 }
@@ -139,6 +143,11 @@ impl<'r> Facts<'r> {
         Facts { roots }
     }
 
+    /// Where the machine is read from.
+    pub(super) fn roots(&self) -> &'r Roots {
+        self.roots
+    }
+
     /// The facts that belong at the head of every result, by the keys of the Go benchmark
     /// format's configuration lines. Unknown facts are left out.
     pub fn header(roots: &Roots) -> BTreeMap<String, String> {
@@ -164,7 +173,7 @@ impl<'r> Facts<'r> {
                 "governor",
                 facts.across_policies(|dir| word(&dir.join("scaling_governor"))),
             ),
-            ("frequency-range", facts.across_policies(frequency_range)),
+            ("frequency-range", facts.frequency_range()),
             ("boost", facts.boost().map(|boost| boost.word().to_owned())),
             ("smt", facts.smt().map(|smt| smt.word().to_owned())),
             ("mitigations", facts.mitigations().summary()),

@@ -18,6 +18,7 @@ impl Fake {
         let roots = Roots {
             proc: dir.path().join("proc"),
             sys: dir.path().join("sys"),
+            run: dir.path().join("run/counterpoise"),
         };
         fs::create_dir(&roots.proc).unwrap();
         fs::create_dir(&roots.sys).unwrap();
@@ -139,6 +140,15 @@ impl Fake {
                  SigCgt:\t0\nCapInh:\t0\nCapPrm:\t{capabilities:016x}\nCapEff:\t{capabilities:016x}\n\
                  NoNewPrivs:\t0\nSeccomp:\t{seccomp}\nCpus_allowed_list:\t0-1\n"
             ),
+        )
+    }
+
+    /// Lets us run on `cpus`; after [`Fake::status`].
+    pub(crate) fn allow(&self, cpus: &str) -> &Fake {
+        let status = fs::read_to_string(self.roots.proc.join("self/status")).unwrap();
+        self.proc(
+            "self/status",
+            status.replace("_list:\t0-1", &format!("_list:\t{cpus}")),
         )
     }
 

@@ -124,6 +124,7 @@ mod tests {
         let nowhere = Roots {
             proc: "/nonexistent".into(),
             sys: "/nonexistent".into(),
+            run: "/nonexistent".into(),
         };
         let mut noise = Noise::watch(&nowhere);
         std::thread::sleep(WINDOW);

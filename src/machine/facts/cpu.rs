@@ -103,6 +103,17 @@ impl Facts<'_> {
         self.cpu_list("nohz_full")
     }
 
+    /// The CPUs that share a core with `cpu`, itself included.
+    pub fn siblings(&self, cpu: u32) -> CpuList {
+        let siblings = self.cpu_list(&format!("cpu{cpu}/topology/thread_siblings_list"));
+        siblings.unwrap_or_else(|| CpuList::from_iter([cpu]))
+    }
+
+    /// What `cpu` can do beside the machine's best, which has 1024, where the kernel knows it.
+    pub(in crate::machine) fn capacity(&self, cpu: u32) -> Option<u64> {
+        number(&self.cpus_dir().join(format!("cpu{cpu}/cpu_capacity")))
+    }
+
     /// Sockets, cores and CPUs in use. Reads two files for each CPU.
     pub fn topology(&self) -> Option<Topology> {
         let online = self.online()?;

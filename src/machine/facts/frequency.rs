@@ -77,6 +77,47 @@ impl Facts<'_> {
         (!each.is_empty()).then(|| sum_khz * 1e3 / each.len() as f64)
     }
 
+    /// The frequencies that are allowed now: `800-4200 MHz`, or `3000 MHz` when there is no choice;
+    /// when the policies differ, each different one, joined by commas.
+    pub fn frequency_range(&self) -> Option<String> {
+        self.across_policies(frequency_range)
+    }
+
+    /// The highest frequency that `cpu` can have.
+    pub(in crate::machine) fn highest_khz(&self, cpu: u32) -> Option<u64> {
+        number(
+            &self
+                .cpus_dir()
+                .join(format!("cpu{cpu}/cpufreq/cpuinfo_max_freq")),
+        )
+    }
+
+    /// The nominal frequency of a policy: what it runs at without boost under full load.
+    pub(in crate::machine) fn base_khz(&self, policy: &Policy) -> Option<u64> {
+        let dir = self.cpus_dir().join("cpufreq").join(&policy.name);
+        let by_firmware = || {
+            let cpu = policy.cpus.iter().next()?;
+            let file = format!("cpu{cpu}/acpi_cppc/nominal_freq");
+            let mhz = number::<u64>(&self.cpus_dir().join(file)).filter(|&mhz| mhz > 0)?;
+            mhz.checked_mul(1000)
+        };
+        number(&dir.join("base_frequency")).or_else(by_firmware)
+    }
+
+    /// The frequencies that a policy can have, where it can have no others; boost is not among
+    /// them.
+    pub(in crate::machine) fn frequency_steps_khz(&self, policy: &str) -> Vec<u64> {
+        let dir = self.cpus_dir().join("cpufreq").join(policy);
+        let steps = words(&dir.join("scaling_available_frequencies"));
+        steps.iter().filter_map(|step| step.parse().ok()).collect()
+    }
+
+    /// The energy preferences that a policy knows.
+    pub(in crate::machine) fn energy_preferences(&self, policy: &str) -> Vec<String> {
+        let dir = self.cpus_dir().join("cpufreq").join(policy);
+        words(&dir.join("energy_performance_available_preferences"))
+    }
+
     /// The setting that `read` finds in the policies' directories; when they differ, each
     /// different one, joined by commas.
     pub(super) fn across_policies(&self, read: impl Fn(&Path) -> Option<String>) -> Option<String> {
@@ -166,7 +207,7 @@ impl Boost {
     }
 }
 
-pub(super) fn frequency_range(dir: &Path) -> Option<String> {
+fn frequency_range(dir: &Path) -> Option<String> {
     Some(range_text(
         number(&dir.join("scaling_min_freq"))?,
         number(&dir.join("scaling_max_freq"))?,

@@ -1,0 +1,290 @@
+//! Holding the machine still: the lock, the frequency, and the way back, whatever happens to us. The only writer under `/sys`; never measures and never chooses what is measured.
+//!
+//! What is changed is written down first ([`Journal`], synced to disk), a second process stands by
+//! to undo it ([`keeper`]), and only then the first value is written. Whoever dies when, one of
+//! them, the next hold or `poise hold --restore` finds the journal and gives everything back; the
+//! lock, which both have, is free when that is done.
+
+pub mod keeper;
+pub mod lock;
+
+mod cpufreq;
+mod journal;
+mod setting;
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::facts::Virtualization;
+use crate::machine::{Facts, Roots};
+use crate::sample::Cause;
+use keeper::Keeper;
+use lock::{Holder, Lock, Refusal, Sharing};
+
+pub use cpufreq::Frequency;
+pub use journal::{Error, Journal};
+pub use setting::{Fate, Setting};
+
+/// What is to be held.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// Alone, or with others; shared, nothing but the lock is held.
+    pub sharing: Sharing,
+    /// How long to wait for others who hold; `None`: as long as it takes.
+    pub patience: Option<Duration>,
+    /// The frequency of all CPUs.
+    pub frequency: Frequency,
+}
+
+/// The machine, held until this is ended or dropped.
+pub struct Hold {
+    roots: Roots,
+    keeper: Option<Keeper>,
+    /// Dropped last: who gets the lock next finds the machine as it was.
+    _lock: Option<Lock>,
+    report: Report,
+}
+
+/// What is held and what is not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// What is held, as noun phrases: `the lock`, `1800 MHz`.
+    pub held: Vec<String>,
+    /// What is not, and why.
+    pub not_held: Vec<(&'static str, Cause)>,
+    /// What did not become as it was asked for, and what an earlier hold has left.
+    pub doubts: Vec<String>,
+}
+
+/// A setting that was given back, or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Returned {
+    /// What it was to be.
+    pub setting: Setting,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+impl Hold {
+    /// Takes the lock, gives back what an earlier hold has left, and holds the frequency as far
+    /// as we may. `stop` ends the waiting for others when it polls readable; `waiting` is told
+    /// for whom we wait. When an ancestor of ours holds the machine, it is held for us, too.
+    ///
+    /// Errors: [`Refusal`] when the lock cannot be had. All else that cannot be held is told by
+    /// [`Hold::report`].
+    pub fn begin(
+        roots: &Roots,
+        wish: Wish,
+        stop: BorrowedFd<'_>,
+        waiting: &mut dyn FnMut(&[Holder]),
+    ) -> Result<Hold, Refusal> {
+        let mut hold = Hold {
+            roots: roots.clone(),
+            keeper: None,
+            _lock: None,
+            report: Report::default(),
+        };
+        let ancestor = lock::holders(roots)
+            .into_iter()
+            .find(|holder| holder.is_ancestor(roots));
+        if let Some(ancestor) = ancestor {
+            let by = lock::holders_text(&[ancestor]);
+            hold.report
+                .held
+                .push(format!("all that {by} holds, which started us"));
+            return Ok(hold);
+        }
+        let lock = Lock::take(roots, wish.sharing, wish.patience, stop, waiting)?;
+        match wish.sharing {
+            Sharing::Shared => {
+                hold.report.held.push("the lock, with others".to_owned());
+                let why = Cause::new("others that share the lock may run at the same time");
+                hold.report.not_held.push(("frequency", why));
+            }
+            Sharing::Exclusive => {
+                hold.report.held.push("the lock".to_owned());
+                hold.clean_up();
+                match hold.hold_frequency(wish.frequency, &lock) {
+                    Ok(frequency) => hold.report.held.push(frequency),
+                    Err(cause) => hold.report.not_held.push(("frequency", cause)),
+                }
+            }
+        }
+        hold._lock = Some(lock);
+        Ok(hold)
+    }
+
+    /// What is held and what is not.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Gives everything back, then the lock, and tells what did not come back as it was.
+    pub fn end(mut self) -> Vec<String> {
+        self.give_back()
+    }
+
+    /// Gives back what an earlier hold has left.
+    fn clean_up(&mut self) {
+        let found = match give_back(&self.roots) {
+            Ok(found) => found,
+            Err(error) => return self.report.doubts.push(error.to_string()),
+        };
+        let restored = found.iter().filter(|one| one.fate == Fate::Restored);
+        if restored.count() > 0 {
+            self.report
+                .doubts
+                .push("an earlier hold had left its settings; they were given back".to_owned());
+        }
+        let complaints = found.iter().filter_map(|one| one.complaint(&self.roots));
+        self.report.doubts.extend(complaints);
+    }
+
+    /// Gives the frequency that is held now, in words.
+    fn hold_frequency(&mut self, wanted: Frequency, lock: &Lock) -> Result<String, Cause> {
+        let facts = Facts::new(&self.roots);
+        let mut settings = cpufreq::settings(&facts, wanted).map_err(Cause::new)?;
+        if settings.is_empty() {
+            return Err(match facts.virtualization() {
+                Some(Virtualization::Machine { .. }) => {
+                    Cause::new("there is no cpufreq in this virtual machine: the host rules it")
+                }
+                _ => Cause::new("no cpufreq driver is loaded"),
+            });
+        }
+        for setting in &settings {
+            match setting.is_writable(&self.roots) {
+                Ok(()) => {}
+                Err(Errno::EACCES | Errno::EPERM) => {
+                    return Err(Cause::new("only root may set it").cure("sudo poise …"));
+                }
+                Err(errno) => return Err(Cause::new(format!("/sys: {}", errno.desc()))),
+            }
+        }
+        // What an earlier hold could not give back is still to be given back.
+        let pending = Journal::read(&self.roots).map_err(cause)?;
+        let pending = pending.map(|journal| journal.settings).unwrap_or_default();
+        for setting in &mut settings {
+            if let Some(first) = pending.iter().find(|first| first.path == setting.path) {
+                setting.old.clone_from(&first.old);
+            }
+        }
+        let others = pending
+            .into_iter()
+            .filter(|old| settings.iter().all(|new| new.path != old.path));
+        let mut all: Vec<Setting> = others.collect();
+        let first = all.len();
+        all.extend(settings);
+        let mut journal = Journal::begin(&self.roots, all);
+        journal.write(&self.roots).map_err(cause)?;
+        match Keeper::start(&self.roots, lock) {
+            Ok(keeper) => self.keeper = Some(keeper),
+            Err(error) => {
+                self.clean_up();
+                return Err(Cause::new(format!(
+                    "no process to give it back later could be started: {error}"
+                )));
+            }
+        }
+        let refusals = setting::apply(journal.settings[first..].iter_mut(), &self.roots);
+        self.report.doubts.extend(refusals);
+        // With what the kernel made of it, so that another's change can be told from ours. Should
+        // that fail, the first journal gives back just as well.
+        if let Err(error) = journal.write(&self.roots) {
+            self.report.doubts.push(error.to_string());
+        }
+        let facts = Facts::new(&self.roots);
+        Ok(facts
+            .frequency_range()
+            .unwrap_or_else(|| "the frequency".to_owned()))
+    }
+
+    fn give_back(&mut self) -> Vec<String> {
+        let Some(keeper) = self.keeper.take() else {
+            return Vec::new();
+        };
+        // Killed, the keeper has told nothing: then it is ours to do.
+        let returned = keeper
+            .finish()
+            .unwrap_or_else(|| give_back(&self.roots).map_err(|error| error.to_string()));
+        match returned {
+            Ok(returned) => returned
+                .iter()
+                .filter_map(|one| one.complaint(&self.roots))
+                .collect(),
+            Err(error) => vec![error],
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl Report {
+    /// The one line that tells it.
+    pub fn line(&self) -> String {
+        let mut line = format!("held: {}", self.held.join(", "));
+        for (index, (what, cause)) in self.not_held.iter().enumerate() {
+            let lead = if index == 0 { "; not held: " } else { ", " };
+            line += &format!("{lead}{what} ({})", cause.why);
+        }
+        line
+    }
+}
+
+impl Returned {
+    /// What a user should know of it; nothing when it is as it was.
+    pub fn complaint(&self, roots: &Roots) -> Option<String> {
+        let Returned { setting, fate } = self;
+        let (name, by_hand) = (setting.name(), setting.by_hand(roots));
+        match fate {
+            Fate::Restored => None,
+            Fate::Foreign(is) => Some(format!(
+                "{name} is {is}: somebody has set it meanwhile, so it was left so; before: {by_hand}"
+            )),
+            Fate::Failed(why) => Some(format!(
+                "{name} could not be given back: {why}; try poise hold --restore, or {by_hand}"
+            )),
+        }
+    }
+}
+
+/// Gives back what the journal says, whoever wrote it. The caller has the lock. What failed stays
+/// in the journal for another time.
+pub fn give_back(roots: &Roots) -> Result<Vec<Returned>, Error> {
+    let Some(mut journal) = Journal::read(roots)? else {
+        return Ok(Vec::new());
+    };
+    let fates = setting::restore(&journal.settings, roots);
+    let returned: Vec<Returned> = journal
+        .settings
+        .drain(..)
+        .zip(fates)
+        .map(|(setting, fate)| Returned { setting, fate })
+        .collect();
+    let failed = returned
+        .iter()
+        .filter(|one| matches!(one.fate, Fate::Failed(_)));
+    journal.settings = failed.map(|one| one.setting.clone()).collect();
+    match journal.settings.is_empty() {
+        true => Journal::remove(roots)?,
+        // The one that is there tells more than is left to do, and does no harm.
+        false => drop(journal.write(roots)),
+    }
+    Ok(returned)
+}
+
+/// The journal that is there, for whoever wants to know what would be given back.
+pub fn journal(roots: &Roots) -> Result<Option<Journal>, Error> {
+    Journal::read(roots)
+}
+
+fn cause(error: Error) -> Cause {
+    Cause::new(error.to_string())
+}

@@ -1,0 +1,149 @@
+//! Which settings hold the frequency: governor, limits, boost and energy preference of every policy. Only reads and reckons; writes nothing.
+//!
+//! The order matters. Each setting is written after those that could refuse or undo it, and given
+//! back in reverse: boost before the limits that it clamps, the energy preference before the
+//! governor `performance`, which fixes it, and of the two limits first the one that does not cross
+//! the other.
+
+use std::str::FromStr;
+
+use super::setting::Setting;
+use crate::machine::Facts;
+use crate::machine::facts::Policy;
+
+/// The frequency to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub enum Frequency {
+    /// The nominal one where it is known, else [`DEFAULT_SHARE`] of the range.
+    #[default]
+    Usual,
+    /// The nominal one; an error where it is not known.
+    Base,
+    /// The highest one without boost.
+    Max,
+    /// So far up the range from the lowest to the highest, 0 to 1.
+    Share(f64),
+    /// This one, or the next lower one that there is.
+    Khz(u64),
+}
+
+/// Where the nominal frequency is not known: high, and low enough to be kept up in any heat.
+const DEFAULT_SHARE: f64 = 0.9;
+
+impl FromStr for Frequency {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Frequency, String> {
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|n| n.is_finite());
+        let lower = text.to_ascii_lowercase();
+        let khz = |text: &str, scale: f64| {
+            let khz = number(text).map(|n| n * scale);
+            khz.filter(|khz| (1.0..1e9).contains(khz))
+                .map(|khz| Frequency::Khz(khz.round() as u64))
+        };
+        let parsed = if lower == "base" {
+            Some(Frequency::Base)
+        } else if lower == "max" {
+            Some(Frequency::Max)
+        } else if let Some(percent) = lower.strip_suffix('%') {
+            number(percent)
+                .filter(|percent| (0.0..=100.0).contains(percent))
+                .map(|percent| Frequency::Share(percent / 100.0))
+        } else if let Some(ghz) = lower.strip_suffix("ghz") {
+            khz(ghz, 1e6)
+        } else if let Some(mhz) = lower.strip_suffix("mhz") {
+            khz(mhz, 1e3)
+        } else {
+            None
+        };
+        parsed.ok_or_else(|| "write base, max, 90%, 2.4GHz or 1800MHz".to_owned())
+    }
+}
+
+/// The settings that hold every policy at `frequency`, in the order in which they are to be
+/// written, with the values that they have now.
+///
+/// Errors: the policy whose frequencies are not known, or that has no nominal one.
+pub(super) fn settings(facts: &Facts<'_>, frequency: Frequency) -> Result<Vec<Setting>, String> {
+    const CPU: &str = "devices/system/cpu";
+    let policies = facts.policies();
+    let mut settings = Vec::new();
+    let mut set = |path: String, wanted: &str| settings.extend(Setting::now(facts, path, wanted));
+    for policy in &policies {
+        set(format!("{CPU}/cpufreq/{}/boost", policy.name), "0");
+    }
+    if !policies.is_empty() {
+        set(format!("{CPU}/cpufreq/boost"), "0");
+        set(format!("{CPU}/intel_pstate/no_turbo"), "1");
+    }
+    for policy in &policies {
+        let file = |name: &str| format!("{CPU}/cpufreq/{}/{name}", policy.name);
+        if facts
+            .energy_preferences(&policy.name)
+            .iter()
+            .any(|known| known == "performance")
+        {
+            set(file("energy_performance_preference"), "performance");
+        }
+        if policy.governors.iter().any(|known| known == "performance") {
+            set(file("scaling_governor"), "performance");
+        }
+        let khz = wanted_khz(facts, policy, frequency)?;
+        let limits = match policy.max_khz {
+            Some(max_khz) if max_khz < khz => ["scaling_max_freq", "scaling_min_freq"],
+            _ => ["scaling_min_freq", "scaling_max_freq"],
+        };
+        for limit in limits {
+            set(file(limit), &khz.to_string());
+        }
+    }
+    Ok(settings)
+}
+
+/// The frequency that `policy` really has for the one that was asked for.
+fn wanted_khz(facts: &Facts<'_>, policy: &Policy, frequency: Frequency) -> Result<u64, String> {
+    let name = &policy.name;
+    let mut steps = facts.frequency_steps_khz(name);
+    steps.sort_unstable();
+    let range = match (steps.first(), steps.last()) {
+        (Some(&low), Some(&high)) => Some((low, high)),
+        _ => policy.hardware_min_khz.zip(policy.hardware_max_khz),
+    };
+    let (low, high) = range.ok_or_else(|| format!("{name} does not tell its frequencies"))?;
+    let base = facts
+        .base_khz(policy)
+        .filter(|base| (low..=high).contains(base));
+    let at = |share: f64| low + ((high.saturating_sub(low)) as f64 * share).round() as u64;
+    let khz = match frequency {
+        Frequency::Usual => base.unwrap_or_else(|| at(DEFAULT_SHARE)),
+        Frequency::Base => {
+            base.ok_or_else(|| format!("{name} does not tell its nominal frequency"))?
+        }
+        Frequency::Max => high,
+        Frequency::Share(share) => at(share),
+        Frequency::Khz(khz) => khz.clamp(low, high),
+    };
+    let lower = steps.iter().rev().find(|&&step| step <= khz);
+    Ok(lower.or(steps.first()).copied().unwrap_or(khz))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frequencies_are_read() {
+        let check = |text: &str, want: Option<Frequency>| {
+            assert_eq!(text.parse::<Frequency>().ok(), want, "{text}");
+        };
+        check("base", Some(Frequency::Base));
+        check("max", Some(Frequency::Max));
+        check("90%", Some(Frequency::Share(0.9)));
+        check("2.4GHz", Some(Frequency::Khz(2_400_000)));
+        check("1800 MHz", Some(Frequency::Khz(1_800_000)));
+        check("2.4ghz", Some(Frequency::Khz(2_400_000)));
+        for bad in ["", "101%", "-1%", "2.4", "GHz", "infGHz", "0GHz", "fast"] {
+            check(bad, None);
+        }
+    }
+}

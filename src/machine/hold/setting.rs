@@ -1,0 +1,217 @@
+//! One setting of the machine: a small file under `/sys`, the value it had, the one that holds, and the way back. Never overwrites what somebody else has set.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Component, Path, PathBuf};
+
+use nix::unistd::AccessFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::{Facts, Roots};
+
+/// A file under `/sys` that holds one word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    /// Below the root of `/sys`.
+    pub(super) path: String,
+    /// What it was before.
+    pub(super) old: String,
+    /// What it is to be while the machine is held.
+    pub(super) wanted: String,
+    /// What it was once all was written, as the kernel gave it back; nothing while that is still
+    /// going on.
+    pub(super) now: Option<String>,
+}
+
+/// What became of a setting that was to be given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// It is as it was.
+    Restored,
+    /// Somebody else has changed it meanwhile, to this; it was left so.
+    Foreign(String),
+    /// It could not be given back, and why.
+    Failed(String),
+}
+
+/// The only files that are ever written: who could forge a journal is root already, but a damaged
+/// one shall do no damage.
+const WRITABLE: &str = "devices/system/cpu";
+
+/// Writing one setting can change another (a limit clamped while boost is off, the switch of the
+/// whole machine and those of its policies), so what did not stay is written again.
+const PASSES: usize = 3;
+
+impl Setting {
+    /// The setting at `path` as it is now; `None` when there is no such file.
+    pub(super) fn now(facts: &Facts<'_>, path: String, wanted: &str) -> Option<Setting> {
+        let old = read(&facts.roots().sys.join(&path)).ok()?;
+        Some(Setting {
+            path,
+            old,
+            wanted: wanted.to_owned(),
+            now: None,
+        })
+    }
+
+    /// Whether we may write it, or what stands against it.
+    pub(super) fn is_writable(&self, roots: &Roots) -> nix::Result<()> {
+        nix::unistd::eaccess(&roots.sys.join(&self.path), AccessFlags::W_OK)
+    }
+
+    /// The file's name with the policy's: `policy0/scaling_governor`.
+    pub fn name(&self) -> String {
+        let path = Path::new(&self.path);
+        let part = |path: &Path| {
+            path.file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+        };
+        let parent = path.parent().and_then(part).unwrap_or_default();
+        format!("{parent}/{}", part(path).unwrap_or_default())
+    }
+
+    /// Tells a user what the setting is and what it would be given back to.
+    pub fn story(&self, roots: &Roots) -> String {
+        let is = read(&roots.sys.join(&self.path))
+            .unwrap_or_else(|error| format!("unreadable ({})", reason(&error)));
+        format!("{} is {is}, was {}", self.name(), self.old)
+    }
+
+    /// The shell command that sets the old value by hand.
+    pub fn by_hand(&self, roots: &Roots) -> String {
+        format!(
+            "echo {} > {}",
+            self.old,
+            roots.sys.join(&self.path).display()
+        )
+    }
+
+    fn file(&self, roots: &Roots) -> io::Result<PathBuf> {
+        let path = Path::new(&self.path);
+        let plain = path.components().all(|c| matches!(c, Component::Normal(_)));
+        match plain && path.starts_with(WRITABLE) {
+            true => Ok(roots.sys.join(path)),
+            false => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a setting of a CPU",
+            )),
+        }
+    }
+
+    fn write(&self, roots: &Roots, value: &str) -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(self.file(roots)?)?;
+        // One write(2): the kernel takes each for a whole value.
+        file.write_all(format!("{value}\n").as_bytes())
+    }
+
+    fn read(&self, roots: &Roots) -> io::Result<String> {
+        read(&self.file(roots)?)
+    }
+}
+
+/// Writes what is wanted, and reads back what came of it into `now`. Gives, for each setting that
+/// did not take, what it is, or why it could not be written.
+pub(super) fn apply<'s>(
+    settings: impl Iterator<Item = &'s mut Setting>,
+    roots: &Roots,
+) -> Vec<String> {
+    let mut settings: Vec<&mut Setting> = settings.collect();
+    let mut errors: Vec<Option<io::Error>> = settings.iter().map(|_| None).collect();
+    for _ in 0..PASSES {
+        let mut wrote = false;
+        for (setting, error) in settings.iter().zip(&mut errors) {
+            if !matches!(setting.read(roots), Ok(is) if is == setting.wanted) {
+                *error = setting.write(roots, &setting.wanted).err();
+                wrote = true;
+            }
+        }
+        if !wrote {
+            break;
+        }
+    }
+    let mut refusals = Vec::new();
+    for (setting, error) in settings.iter_mut().zip(errors) {
+        let is = setting.read(roots);
+        let refusal = match (&is, error) {
+            (Ok(is), _) if *is == setting.wanted => None,
+            (_, Some(error)) => Some(reason(&error)),
+            (Ok(is), None) => Some(format!("the kernel made it {is}")),
+            (Err(error), None) => Some(reason(error)),
+        };
+        refusals.extend(refusal.map(|why| {
+            format!(
+                "{} did not become {}: {why}",
+                setting.name(),
+                setting.wanted
+            )
+        }));
+        setting.now = is.ok();
+    }
+    refusals
+}
+
+/// Gives back all of `settings`, in reverse, and tells what became of each, in their order.
+pub(super) fn restore(settings: &[Setting], roots: &Roots) -> Vec<Fate> {
+    // All are judged before the first is written, which may change others.
+    let mut fates: Vec<Fate> = settings
+        .iter()
+        .map(|setting| match (setting.read(roots), &setting.now) {
+            (Ok(is), Some(now)) if is != *now && is != setting.old && is != setting.wanted => {
+                Fate::Foreign(is)
+            }
+            _ => Fate::Restored,
+        })
+        .collect();
+    for _ in 0..PASSES {
+        let mut wrote = false;
+        for (setting, fate) in settings.iter().zip(&mut fates).rev() {
+            if matches!(fate, Fate::Foreign(_)) || is_back(setting, roots) {
+                continue;
+            }
+            wrote = true;
+            *fate = match setting.write(roots, &setting.old) {
+                Ok(()) => Fate::Restored,
+                Err(error) => Fate::Failed(reason(&error)),
+            };
+        }
+        if !wrote {
+            break;
+        }
+    }
+    for (setting, fate) in settings.iter().zip(&mut fates) {
+        match fate {
+            Fate::Foreign(_) => {}
+            _ if is_back(setting, roots) => *fate = Fate::Restored,
+            Fate::Failed(_) => {}
+            Fate::Restored => {
+                *fate = Fate::Failed(match setting.read(roots) {
+                    Ok(is) => format!("the kernel made it {is}"),
+                    Err(error) => reason(&error),
+                })
+            }
+        }
+    }
+    fates
+}
+
+fn is_back(setting: &Setting, roots: &Roots) -> bool {
+    matches!(setting.read(roots), Ok(is) if is == setting.old)
+}
+
+/// The value without the white space round it.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(4096).read_to_string(&mut text)?;
+    Ok(text.trim().to_owned())
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
