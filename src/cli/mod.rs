@@ -5,6 +5,7 @@ mod bench;
 mod doctor;
 mod events;
 mod generate;
+mod hold;
 mod options;
 mod recorder;
 mod stat;
@@ -15,7 +16,10 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+use nix::sys::signal::Signal;
 
+use crate::machine::hold::keeper;
+use crate::machine::hold::lock::Refusal;
 use crate::{perf, run, sys};
 
 /// Ways to end that are not success, beside the exit codes of measured commands.
@@ -55,6 +59,7 @@ struct Cli {
 enum Verb {
     Stat(Box<stat::Arguments>),
     Bench(bench::Arguments),
+    Hold(hold::Arguments),
     Events(events::Arguments),
     Doctor(doctor::Arguments),
     Completions(generate::Completions),
@@ -64,14 +69,19 @@ enum Verb {
 /// Runs the program as its command line asks.
 pub fn main() -> ExitCode {
     sys::signal::keep_children();
-    // Not a verb for users: it stands in no help and no completion.
-    if let [_, verb, request] = &std::env::args_os().collect::<Vec<_>>()[..]
-        && verb == run::batch::VERB
-    {
-        return match run::batch::serve(&request.to_string_lossy()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::from(exit::FAILURE),
+    // No verbs for users: they stand in no help and no completion.
+    if let [_, verb, request] = &std::env::args_os().collect::<Vec<_>>()[..] {
+        let request = request.to_string_lossy();
+        let served = match verb.to_str() {
+            Some(run::batch::VERB) => Some(run::batch::serve(&request)),
+            Some(keeper::VERB) => Some(keeper::serve(&request)),
+            _ => None,
         };
+        match served {
+            Some(Ok(())) => return ExitCode::SUCCESS,
+            Some(Err(_)) => return ExitCode::from(exit::FAILURE),
+            None => {}
+        }
     }
     let cli = Cli::parse();
     match cli.color {
@@ -82,6 +92,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Stat(arguments) => stat::main(&arguments),
         Verb::Bench(arguments) => bench::main(arguments),
+        Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),
         Verb::Completions(arguments) => generate::completions(&arguments, Cli::command()),
@@ -90,6 +101,9 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_unread(&error) => ExitCode::from(exit::UNREAD),
+        Err(error) if error.is::<Stopped>() => {
+            ExitCode::from(error.downcast_ref().map_or(exit::FAILURE, Stopped::code))
+        }
         Err(error) => {
             complain(&error);
             ExitCode::from(code_of(&error))
@@ -114,6 +128,17 @@ impl Usage {
     }
 }
 
+/// The user's wish to stop before anything was begun, which needs no words.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by {0}")]
+struct Stopped(Signal);
+
+impl Stopped {
+    fn code(&self) -> u8 {
+        128 + self.0 as u8
+    }
+}
+
 fn code_of(error: &anyhow::Error) -> u8 {
     use nix::errno::Errno;
     match error.downcast_ref::<run::Error>() {
@@ -125,6 +150,10 @@ fn code_of(error: &anyhow::Error) -> u8 {
         Some(run::Error::Count(_)) => return exit::REFUSED,
         Some(run::Error::TooManyFailures { code, .. }) => return *code,
         _ => {}
+    }
+    let is_held = matches!(error.downcast_ref(), Some(Refusal::Held(_)));
+    if is_held || error.is::<hold::Unheld>() {
+        return exit::REFUSED;
     }
     match error.is::<Usage>() || error.is::<perf::grammar::EventError>() {
         true => exit::USAGE,
@@ -142,15 +171,10 @@ fn complain(error: &anyhow::Error) {
     // Standard error may be closed or full; there is nobody left to tell then.
     let mut stderr = anstream::stderr().lock();
     let _ = writeln!(stderr, "poise: {red}error{red:#}: {error:#}");
-    let hint = match (
-        error.downcast_ref::<run::Error>(),
-        error.downcast_ref::<Usage>(),
-    ) {
-        (Some(error), _) => error.hint().map(str::to_owned),
-        (_, Some(usage)) => usage.hint.clone(),
-        _ => None,
-    };
-    if let Some(hint) = hint {
+    let by_run = || error.downcast_ref::<run::Error>()?.hint();
+    let by_usage = || error.downcast_ref::<Usage>()?.hint.as_deref();
+    let by_hold = || error.downcast_ref::<hold::Unheld>()?.cause.cure.as_deref();
+    if let Some(hint) = by_run().or_else(by_usage).or_else(by_hold) {
         let _ = writeln!(stderr, "       {hint}");
     }
 }

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::Usage;
 use crate::format::Format;
+use crate::machine;
 use crate::machine::facts::{CpuList, Facts, Roots};
 use crate::perf::Access;
 use crate::perf::catalog::Catalog;
@@ -129,11 +130,108 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How long to wait; a bare number is seconds, and 0 is not at all.
+pub(super) fn patience(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
+        Err(_) => duration(text),
+    }
+}
+
 /// A list of CPUs such as `0,2-5`.
 pub(super) fn cpu_list(text: &str) -> Result<CpuList, String> {
     CpuList::parse(text)
         .filter(|cpus| !cpus.is_empty())
         .ok_or_else(|| "write CPUs as 0 or 0,2-5".to_owned())
+}
+
+/// Where a measured process may run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cpus {
+    /// On the one that is best to measure on.
+    Auto,
+    /// Wherever it is put.
+    Any,
+    /// On these.
+    List(CpuList),
+}
+
+/// `auto`, `any`, or a list of CPUs.
+pub(super) fn cpus(text: &str) -> Result<Cpus, String> {
+    match text {
+        "auto" => Ok(Cpus::Auto),
+        "any" => Ok(Cpus::Any),
+        list => CpuList::parse(list)
+            .filter(|cpus| !cpus.is_empty())
+            .map(Cpus::List)
+            .ok_or_else(|| "write auto, any, or CPUs as 0 or 0,2-5".to_owned()),
+    }
+}
+
+/// The CPUs that a measured process is bound to.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    /// Them; `None` when it is bound to none.
+    pub(super) cpus: Option<CpuList>,
+    /// What was said of them: `CPU 3 (isolated)`.
+    pub(super) what: Option<String>,
+    /// What speaks against them.
+    pub(super) doubt: Option<Warning>,
+}
+
+/// From so busy siblings on, they are a doubt.
+const BUSY_SIBLINGS: f64 = 0.1;
+
+impl Bound {
+    /// Chooses as `cpus` says.
+    pub(super) fn choose(cpus: &Cpus) -> Result<Bound, Usage> {
+        let list = match cpus {
+            Cpus::Any => return Ok(Bound::default()),
+            Cpus::List(list) => {
+                must_be_online(list)?;
+                let cpus = if list.len() == 1 { "CPU" } else { "CPUs" };
+                return Ok(Bound {
+                    what: Some(format!("{cpus} {list}")),
+                    cpus: Some(list.clone()),
+                    doubt: None,
+                });
+            }
+            Cpus::Auto => machine::choose(&Roots::default()),
+        };
+        let Some(choice) = list else {
+            return Ok(Bound::default());
+        };
+        let kind = if choice.isolated { " (isolated)" } else { "" };
+        let busy = choice.siblings_busy.filter(|&busy| busy > BUSY_SIBLINGS);
+        Ok(Bound {
+            cpus: Some(CpuList::from_iter([choice.cpu])),
+            what: Some(format!("CPU {}{kind}", choice.cpu)),
+            doubt: busy.map(|busy| {
+                Warning(format!(
+                    "CPU {} shares its core, which others kept {:.0} % busy just now",
+                    choice.cpu,
+                    busy * 100.0
+                ))
+            }),
+        })
+    }
+
+    /// What a command is bound to unless the user says it: to the isolated CPUs if there are any,
+    /// for whoever has set them apart wants it there; else to none, for it may be parallel.
+    pub(super) fn usual() -> Cpus {
+        let roots = Roots::default();
+        let facts = Facts::new(&roots);
+        let isolated = facts.isolated().unwrap_or_default();
+        let allowed = facts.myself().map(|me| me.cpus).unwrap_or_default();
+        let both: CpuList = allowed
+            .iter()
+            .filter(|&cpu| isolated.contains(cpu))
+            .collect();
+        match both.is_empty() {
+            true => Cpus::Any,
+            false => Cpus::List(both),
+        }
+    }
 }
 
 /// Refuses CPUs that are missing or offline; where nobody knows which are online, none.

@@ -229,6 +229,16 @@ pub(crate) fn laptop() -> Fake {
             "powersave",
             (400_000, 4_700_000),
         );
+        let dir = format!("devices/system/cpu/cpufreq/policy{cpu}");
+        fake.sys(&format!("{dir}/base_frequency"), "2800000\n")
+            .sys(
+                &format!("{dir}/energy_performance_preference"),
+                "balance_power\n",
+            )
+            .sys(
+                &format!("{dir}/energy_performance_available_preferences"),
+                "default performance balance_performance balance_power power\n",
+            );
     }
     fake
 }
@@ -270,6 +280,8 @@ pub(crate) fn amd_server() -> Fake {
         );
         let boost = if cpu == 3 { "0\n" } else { "1\n" };
         fake.sys(&format!("devices/system/cpu/cpufreq/{name}/boost"), boost);
+        let nominal = format!("devices/system/cpu/cpu{cpu}/acpi_cppc/nominal_freq");
+        fake.sys(&nominal, "3250\n");
     }
     fake
 }
@@ -308,6 +320,16 @@ pub(crate) fn arm_board() -> Fake {
         "schedutil",
         (408_000, 1_416_000),
     );
+    fake.cpu(&[
+        (
+            "cpufreq/policy0/scaling_available_frequencies",
+            "408000 816000 1200000 1416000 \n",
+        ),
+        (
+            "cpufreq/policy4/scaling_available_frequencies",
+            "408000 1008000 1608000 1800000 \n",
+        ),
+    ]);
     fake
 }
 

@@ -130,6 +130,7 @@ fn wanted_khz(facts: &Facts<'_>, policy: &Policy, frequency: Frequency) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::fake::{self, Fake};
 
     #[test]
     fn frequencies_are_read() {
@@ -145,5 +146,90 @@ mod tests {
         for bad in ["", "101%", "-1%", "2.4", "GHz", "infGHz", "0GHz", "fast"] {
             check(bad, None);
         }
+    }
+
+    /// The settings of a machine's first policy and of the whole machine, each `name: old → wanted`.
+    fn of_first(fake: &Fake, frequency: Frequency) -> Result<Vec<String>, String> {
+        let settings = settings(&Facts::new(&fake.roots), frequency)?;
+        let others = |name: &str| name.starts_with("policy") && !name.starts_with("policy0/");
+        let told = settings.iter().filter(|setting| !others(&setting.name()));
+        Ok(told
+            .map(|s| format!("{}: {} → {}", s.name(), s.old, s.wanted))
+            .collect())
+    }
+
+    #[test]
+    fn every_driver_is_held_by_its_own_means() {
+        let check = |fake: &Fake, want: &[&str]| {
+            assert_eq!(of_first(fake, Frequency::Usual).unwrap(), want);
+        };
+        check(
+            &fake::laptop(),
+            &[
+                "intel_pstate/no_turbo: 0 → 1",
+                "policy0/energy_performance_preference: balance_power → performance",
+                "policy0/scaling_governor: powersave → performance",
+                "policy0/scaling_min_freq: 400000 → 2800000",
+                "policy0/scaling_max_freq: 4700000 → 2800000",
+            ],
+        );
+        check(
+            &fake::amd_server(),
+            &[
+                "policy0/boost: 1 → 0",
+                "cpufreq/boost: 1 → 0",
+                "policy0/scaling_governor: performance → performance",
+                "policy0/scaling_min_freq: 1500000 → 3250000",
+                "policy0/scaling_max_freq: 3799000 → 3250000",
+            ],
+        );
+        check(
+            &fake::arm_board(),
+            &[
+                "policy0/scaling_governor: schedutil → performance",
+                "policy0/scaling_min_freq: 408000 → 1200000",
+                "policy0/scaling_max_freq: 1416000 → 1200000",
+            ],
+        );
+        check(&fake::bare_vm(), &[]);
+    }
+
+    #[test]
+    fn the_frequency_is_one_that_there_is() {
+        let board = fake::arm_board();
+        let check = |frequency, want: Result<&str, &str>| {
+            let got = of_first(&board, frequency);
+            let max = got.map(|all| all.last().unwrap().rsplit(' ').next().unwrap().to_owned());
+            assert_eq!(max.as_deref().map_err(|e| &**e), want, "{frequency:?}");
+        };
+        check(Frequency::Max, Ok("1416000"));
+        check(Frequency::Share(0.0), Ok("408000"));
+        check(Frequency::Share(0.5), Ok("816000"));
+        check(Frequency::Khz(1_300_000), Ok("1200000"));
+        check(Frequency::Khz(9_000_000), Ok("1416000"));
+        check(Frequency::Khz(1), Ok("408000"));
+        check(
+            Frequency::Base,
+            Err("policy0 does not tell its nominal frequency"),
+        );
+    }
+
+    #[test]
+    fn the_limits_never_cross() {
+        let board = fake::arm_board();
+        for (file, khz) in [("min", "408000\n"), ("max", "816000\n")] {
+            board.sys(
+                &format!("devices/system/cpu/cpufreq/policy0/scaling_{file}_freq"),
+                khz,
+            );
+        }
+        let settings = of_first(&board, Frequency::Max).unwrap();
+        assert_eq!(
+            settings[1..],
+            [
+                "policy0/scaling_max_freq: 816000 → 1416000",
+                "policy0/scaling_min_freq: 408000 → 1416000"
+            ]
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -89,6 +89,8 @@ impl Journal {
             let mut draft = File::from(draft);
             let put = draft
                 .write_all(serde_json::to_string(self)?.as_bytes())
+                // Everybody may know it, whatever our umask.
+                .and_then(|()| draft.set_permissions(fs::Permissions::from_mode(0o644)))
                 .and_then(|()| draft.sync_all())
                 .and_then(|()| Ok(renameat(&directory, DRAFT, &directory, NAME)?));
             if put.is_err() {
@@ -142,8 +144,9 @@ fn make_directory(roots: &Roots) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     match fs::DirBuilder::new().mode(0o755).create(&roots.run) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => fs::set_permissions(&roots.run, fs::Permissions::from_mode(0o755)),
     }
 }
 
@@ -168,5 +171,94 @@ fn sync(directory: &impl AsFd) -> io::Result<()> {
     match fsync(directory) {
         Ok(()) | Err(Errno::EINVAL) => Ok(()),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::machine::fake::Fake;
+
+    fn journal(roots: &Roots) -> Journal {
+        let setting = Setting {
+            path: "devices/system/cpu/cpufreq/boost".to_owned(),
+            old: "1".to_owned(),
+            wanted: "0".to_owned(),
+            now: None,
+        };
+        Journal::begin(roots, vec![setting])
+    }
+
+    #[test]
+    fn it_is_kept_and_read_and_removed() {
+        let fake = Fake::new();
+        assert_eq!(Journal::read(&fake.roots).unwrap(), None);
+        let journal = journal(&fake.roots);
+        for _ in 0..2 {
+            journal.write(&fake.roots).unwrap();
+            assert_eq!(Journal::read(&fake.roots).unwrap().as_ref(), Some(&journal));
+        }
+        Journal::remove(&fake.roots).unwrap();
+        assert_eq!(Journal::read(&fake.roots).unwrap(), None);
+        Journal::remove(&fake.roots).unwrap();
+    }
+
+    #[test]
+    fn one_of_an_earlier_boot_is_none() {
+        let fake = Fake::new();
+        fake.proc("sys/kernel/random/boot_id", "one\n");
+        journal(&fake.roots).write(&fake.roots).unwrap();
+        fake.proc("sys/kernel/random/boot_id", "two\n");
+        assert_eq!(Journal::read(&fake.roots).unwrap(), None);
+    }
+
+    #[test]
+    fn a_directory_that_others_could_fill_is_not_trusted() {
+        let check = |make: &dyn Fn(&Roots), want: &str| {
+            let fake = Fake::new();
+            fs::create_dir_all(fake.roots.run.parent().unwrap()).unwrap();
+            make(&fake.roots);
+            let error = journal(&fake.roots).write(&fake.roots).unwrap_err();
+            assert!(error.to_string().ends_with(want), "{error}");
+        };
+        let open = |roots: &Roots| {
+            fs::create_dir(&roots.run).unwrap();
+            fs::set_permissions(&roots.run, fs::Permissions::from_mode(0o777)).unwrap();
+        };
+        check(&open, "or others may write in it");
+        let link = |roots: &Roots| {
+            symlink("/tmp", &roots.run).unwrap();
+        };
+        check(&link, "Not a directory (os error 20)");
+        let file = |roots: &Roots| fs::write(&roots.run, "").unwrap();
+        check(&file, "Not a directory (os error 20)");
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let fake = Fake::new();
+        let journal = journal(&fake.roots);
+        journal.write(&fake.roots).unwrap();
+        let victim = fake.roots.sys.join("victim");
+        fs::write(&victim, "untouched").unwrap();
+        symlink(&victim, fake.roots.run.join(DRAFT)).unwrap();
+        assert!(journal.write(&fake.roots).is_err());
+        fs::remove_file(fake.roots.run.join(NAME)).unwrap();
+        symlink(&victim, fake.roots.run.join(NAME)).unwrap();
+        assert!(Journal::read(&fake.roots).is_err());
+        assert_eq!(fs::read_to_string(victim).unwrap(), "untouched");
+    }
+
+    #[test]
+    fn a_damaged_one_is_an_error_and_stays() {
+        let fake = Fake::new();
+        journal(&fake.roots).write(&fake.roots).unwrap();
+        for damaged in ["", "{", "[]", "{\"boot\":\"\",\"holder\":1}"] {
+            fs::write(fake.roots.run.join(NAME), damaged).unwrap();
+            assert!(Journal::read(&fake.roots).is_err(), "{damaged}");
+            assert!(fake.roots.run.join(NAME).exists());
+        }
     }
 }

@@ -215,3 +215,138 @@ fn reason(error: &io::Error) -> String {
         None => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::cpufreq::{Frequency, settings};
+    use super::*;
+    use crate::machine::fake::{self, Fake};
+
+    const POLICY: &str = "devices/system/cpu/cpufreq/policy0";
+
+    fn machine() -> (Fake, Vec<Setting>) {
+        let fake = fake::laptop();
+        let settings = settings(&Facts::new(&fake.roots), Frequency::Usual).unwrap();
+        (fake, settings)
+    }
+
+    /// All files below /sys with their contents.
+    fn tree(fake: &Fake) -> Vec<(PathBuf, String)> {
+        let files = fake.files().into_iter();
+        files
+            .filter(|file| file.starts_with(&fake.roots.sys))
+            .map(|file| (file.clone(), fs::read_to_string(file).unwrap_or_default()))
+            .collect()
+    }
+
+    fn get(fake: &Fake, file: &str) -> String {
+        read(&fake.roots.sys.join(POLICY).join(file)).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_given_back() {
+        let (fake, mut settings) = machine();
+        let before = tree(&fake);
+        assert_eq!(
+            apply(settings.iter_mut(), &fake.roots),
+            Vec::<String>::new()
+        );
+        assert_eq!(get(&fake, "scaling_governor"), "performance");
+        assert_eq!(get(&fake, "scaling_max_freq"), "2800000");
+        let fates = restore(&settings, &fake.roots);
+        assert!(fates.iter().all(|fate| *fate == Fate::Restored));
+        assert_eq!(tree(&fake), before);
+    }
+
+    #[test]
+    fn however_far_it_came_there_is_a_way_back() {
+        for written in 0..=machine().1.len() {
+            let (fake, mut settings) = machine();
+            let (before, journal) = (tree(&fake), settings.clone());
+            apply(settings.iter_mut().take(written), &fake.roots);
+            restore(&journal, &fake.roots);
+            assert_eq!(tree(&fake), before, "{written} settings");
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_has_set_is_left() {
+        let (fake, mut settings) = machine();
+        apply(settings.iter_mut(), &fake.roots);
+        fake.sys(&format!("{POLICY}/scaling_max_freq"), "3000000\n");
+        let fates = restore(&settings, &fake.roots);
+        let foreign: Vec<_> = settings
+            .iter()
+            .zip(fates)
+            .filter(|(_, fate)| *fate != Fate::Restored)
+            .map(|(setting, fate)| (setting.name(), fate))
+            .collect();
+        assert_eq!(
+            foreign,
+            [(
+                "policy0/scaling_max_freq".to_owned(),
+                Fate::Foreign("3000000".to_owned())
+            )]
+        );
+        assert_eq!(get(&fake, "scaling_max_freq"), "3000000");
+        assert_eq!(get(&fake, "scaling_governor"), "powersave");
+    }
+
+    #[test]
+    fn before_all_is_written_any_value_is_ours() {
+        let (fake, settings) = machine();
+        // As the kernel would clamp what we have written, before we could read it back.
+        fake.sys(&format!("{POLICY}/scaling_max_freq"), "2700000\n");
+        let fates = restore(&settings, &fake.roots);
+        assert!(fates.iter().all(|fate| *fate == Fate::Restored));
+        assert_eq!(get(&fake, "scaling_max_freq"), "4700000");
+    }
+
+    #[test]
+    fn every_setting_is_tried_even_when_others_fail() {
+        let (fake, mut settings) = machine();
+        apply(settings.iter_mut(), &fake.roots);
+        let policy = fake.roots.sys.join(POLICY);
+        fs::rename(&policy, policy.with_file_name("gone")).unwrap();
+        let fates = restore(&settings, &fake.roots);
+        for (setting, fate) in settings.iter().zip(&fates) {
+            let gone = setting.name().starts_with("policy0/");
+            assert_eq!(
+                matches!(fate, Fate::Failed(why) if why == "No such file or directory"),
+                gone
+            );
+        }
+        fs::rename(policy.with_file_name("gone"), &policy).unwrap();
+        assert!(
+            restore(&settings, &fake.roots)
+                .iter()
+                .all(|fate| *fate == Fate::Restored)
+        );
+        assert_eq!(get(&fake, "energy_performance_preference"), "balance_power");
+    }
+
+    #[test]
+    fn nothing_but_settings_of_cpus_is_written() {
+        let fake = fake::laptop();
+        for path in [
+            "kernel/btf/vmlinux",
+            "devices/system/cpu/../../../../proc/stat",
+            "/etc/passwd",
+        ] {
+            let forged = Setting {
+                path: path.to_owned(),
+                old: "0".to_owned(),
+                wanted: "1".to_owned(),
+                now: None,
+            };
+            let fate = restore(&[forged], &fake.roots);
+            assert_eq!(
+                fate,
+                [Fate::Failed("not a setting of a CPU".to_owned())],
+                "{path}"
+            );
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! `poise hold`: runs a command with the machine held, tells who holds it, and gives back what a hold has left. Never measures.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::options::{self, Bound, Cpus};
+use super::{Usage, exit, stat};
+use crate::machine::Roots;
+use crate::machine::hold::lock::{self, Holder, Lock, Refusal, Sharing};
+use crate::machine::hold::{self, Fate, Frequency, Hold, Journal, Wish};
+use crate::perf::Access;
+use crate::perf::plan::Plan;
+use crate::run::command::{self, Command, Output};
+use crate::run::interrupt::Interrupt;
+use crate::run::schedule::Turn;
+use crate::run::{Outcome, Tally, Workload};
+use crate::sample::{Cause, Name, Order, Warning};
+use crate::sys::perf_event::Target;
+
+/// How the machine is held while something is measured.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Holding the machine")]
+pub(super) struct HoldOptions {
+    /// Hold the CPUs at this frequency: base, max, 90% of the range, 2.4GHz. By default base where
+    /// it is known, else 90%.
+    #[arg(long, value_name = "FREQUENCY")]
+    freq: Option<Frequency>,
+
+    /// Wait at most so long for others who hold the machine (a bare number is seconds). By default
+    /// as long as it takes.
+    #[arg(long, value_name = "DURATION", value_parser = options::patience)]
+    wait: Option<Duration>,
+
+    /// Refuse to run, with exit code 5, unless all this can be had.
+    #[arg(long, value_name = "WHAT")]
+    require: Option<Requirement>,
+}
+
+/// What can be required of the machine.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Requirement {
+    /// The lock and the frequency.
+    Hold,
+}
+
+/// The machine, held for a verb, or not. Dropped, it says what could not be given back.
+#[derive(Default)]
+pub(super) struct Held {
+    hold: Option<Hold>,
+    /// Where the measured process runs.
+    pub(super) bound: Bound,
+}
+
+impl HoldOptions {
+    /// Holds the machine and chooses CPUs; says for whom it waits.
+    pub(super) fn begin(
+        &self,
+        sharing: Sharing,
+        cpus: &Cpus,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Held> {
+        let wish = Wish {
+            sharing,
+            patience: self.wait,
+            frequency: self.freq.unwrap_or_default(),
+        };
+        let waiting = &mut |holders: &[Holder]| {
+            super::remark(&format!("waiting for {}", lock::holders_text(holders)));
+        };
+        let roots = Roots::default();
+        let held = Hold::begin(&roots, wish, interrupt.as_fd(), waiting)
+            .map_err(|refusal| stopped_or(refusal, interrupt))?;
+        if self.require.is_some()
+            && let Some((what, cause)) = held.report().not_held.first()
+        {
+            let (what, cause) = (*what, cause.clone());
+            return Err(Unheld { what, cause }.into());
+        }
+        let bound = Bound::choose(cpus)?;
+        Ok(Held {
+            hold: Some(held),
+            bound,
+        })
+    }
+}
+
+/// A lock that was refused since the user stopped us is no error.
+fn stopped_or(refusal: Refusal, interrupt: &Interrupt) -> anyhow::Error {
+    match (&refusal, interrupt.caught()) {
+        (Refusal::Interrupted, Some(signal)) => super::Stopped(signal).into(),
+        _ => refusal.into(),
+    }
+}
+
+/// What was required and cannot be held.
+#[derive(Debug, thiserror::Error)]
+#[error("the {what} cannot be held: {}", cause.why)]
+pub(super) struct Unheld {
+    what: &'static str,
+    /// Why, and what would mend it.
+    pub(super) cause: Cause,
+}
+
+impl Held {
+    /// The one line that tells what is held and what is not; nothing when nothing was wanted.
+    pub(super) fn line(&self) -> Option<String> {
+        let mut report = self.hold.as_ref()?.report().clone();
+        report.held.extend(self.bound.what.clone());
+        Some(report.line())
+    }
+
+    /// What is not as it was asked for.
+    pub(super) fn doubts(&self) -> Vec<Warning> {
+        let of_hold = self.hold.iter().flat_map(|hold| &hold.report().doubts);
+        let doubts = of_hold.cloned().map(Warning);
+        doubts.chain(self.bound.doubt.clone()).collect()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let complaints = self.hold.take().map(Hold::end).unwrap_or_default();
+        complaints
+            .iter()
+            .for_each(|complaint| super::remark(complaint));
+    }
+}
+
+/// Run a command with the machine held still: locked, at one frequency
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The exit code is the command's own; 5 when the machine is held by others for longer than \
+--wait, or cannot be held as --require asks."
+)]
+pub(super) struct Arguments {
+    /// Hold together with others that say so too; then the lock is all that is held.
+    #[arg(long)]
+    shared: bool,
+
+    #[command(flatten)]
+    options: HoldOptions,
+
+    /// Bind the command to these CPUs, such as 0,2-5; auto is the best one to measure on, any is
+    /// none. By default the isolated CPUs, if there are any.
+    #[arg(long, visible_alias = "cpu", value_name = "CPUS", value_parser = options::cpus)]
+    cpu_list: Option<Cpus>,
+
+    /// Tell who holds the machine, and what would be given back.
+    #[arg(long, conflicts_with_all = ["restore", "command"])]
+    status: bool,
+
+    /// Give back what a hold that was killed has left.
+    #[arg(long, conflicts_with = "command")]
+    restore: bool,
+
+    /// Say nothing but errors.
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
+    let roots = Roots::default();
+    if arguments.status {
+        super::print(&status(&roots)?)?;
+        return Ok(0);
+    }
+    let interrupt = Interrupt::listen().context("cannot listen for signals")?;
+    if arguments.restore {
+        return restore(&roots, arguments.options.wait, &interrupt);
+    }
+    if arguments.command.is_empty() {
+        return Err(Usage {
+            message: "there is no command to run".to_owned(),
+            hint: Some("poise hold -- COMMAND; or poise hold --status".to_owned()),
+        }
+        .into());
+    }
+    let sharing = match arguments.shared {
+        true => Sharing::Shared,
+        false => Sharing::Exclusive,
+    };
+    let plan = Plan::make(&[], Target::Myself, Access::look(&roots.proc, &roots.sys));
+    let cpus = arguments.cpu_list.unwrap_or_else(Bound::usual);
+    let held = arguments.options.begin(sharing, &cpus, &interrupt)?;
+    let options = command::Options {
+        argv: arguments.command,
+        output: Output::Inherit,
+        prepare: None,
+        timeout: None,
+        interval: None,
+        cpus: held
+            .bound
+            .cpus
+            .as_ref()
+            .map(|cpus| cpus.iter().map(|cpu| cpu as usize).collect()),
+        ignore_failure: false,
+        tick_sec: None,
+    };
+    let mut command = Command::new(Name::new("hold"), "base", options, &plan)?;
+    if !arguments.quiet {
+        held.line().iter().for_each(|line| super::remark(line));
+        let doubts = held.doubts();
+        doubts
+            .iter()
+            .for_each(|Warning(doubt)| super::remark(doubt));
+    }
+    let mut tally = Tally::default();
+    match command.observe(&ONCE, &interrupt, &mut |_| Ok(()))? {
+        Outcome::Observed(observed) => tally.failed_code = Some(observed.code),
+        Outcome::Failed { code, .. } => tally.failed_code = Some(code),
+        Outcome::Interrupted(signal) => tally.interrupted = Some(signal),
+    }
+    Ok(stat::code(&tally))
+}
+
+const ONCE: Turn = Turn {
+    workload: 0,
+    order: Order {
+        sequence: 0,
+        round: 0,
+        position: 0,
+    },
+    coin: false,
+    only: true,
+};
+
+/// Who holds the machine, and what would be given back.
+fn status(roots: &Roots) -> anyhow::Result<String> {
+    let holders = lock::holders(roots);
+    let mut text = match &holders[..] {
+        [] => "nobody holds the machine\n".to_owned(),
+        holders => {
+            let how = match holders[0].sharing {
+                Sharing::Exclusive => "held by",
+                Sharing::Shared => "shared by",
+            };
+            format!("{how} {}\n", lock::holders_text(holders))
+        }
+    };
+    let Some(journal) = hold::journal(roots)? else {
+        text += "nothing is to be given back\n";
+        return Ok(text);
+    };
+    text += &journal_text(&journal, holders.is_empty());
+    for setting in journal.settings() {
+        text += &format!("  {}\n", setting.story(roots));
+    }
+    Ok(text)
+}
+
+fn journal_text(journal: &Journal, is_left_over: bool) -> String {
+    let (pid, since) = journal.holder();
+    match is_left_over {
+        false => format!("held since {since}; at its end is given back:\n"),
+        true => format!(
+            "pid {pid}, which held since {since}, has left these; poise hold --restore gives them back:\n"
+        ),
+    }
+}
+
+fn restore(roots: &Roots, wait: Option<Duration>, interrupt: &Interrupt) -> anyhow::Result<u8> {
+    // Who holds will give everything back himself.
+    let patience = Some(wait.unwrap_or_default());
+    let _lock = Lock::take(
+        roots,
+        Sharing::Exclusive,
+        patience,
+        interrupt.as_fd(),
+        &mut |_| {},
+    )
+    .map_err(|refusal| stopped_or(refusal, interrupt))?;
+    let returned = hold::give_back(roots)?;
+    if returned.is_empty() {
+        super::print("nothing is to be given back\n")?;
+    }
+    for one in &returned {
+        match one.complaint(roots) {
+            None => super::print(&format!("{}\n", one.setting.story(roots)))?,
+            Some(complaint) => super::remark(&complaint),
+        }
+    }
+    let failed = returned
+        .iter()
+        .any(|one| matches!(one.fate, Fate::Failed(_)));
+    Ok(if failed { exit::FAILURE } else { 0 })
+}
