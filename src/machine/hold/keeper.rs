@@ -1,31 +1,32 @@
 //! The keeper: a process of its own that gives the machine back when we ask for it, or when we are no more. Changes nothing else, and outlives every signal but SIGKILL.
 //!
-//! It is this program executed anew, in a session of its own, with one end of a socket and a copy
-//! of the lock. It sleeps until the socket's other end closes, by our wish or by our death, gives
+//! It is this program executed anew, in a session of its own, with one end of a socket as its
+//! standard input and a copy of the lock as its output. It sleeps until the socket's other end closes, by our wish or by our death, gives
 //! back what the journal says and tells what became of it. The lock is free when both are gone.
 
-use std::ffi::CString;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
+use nix::unistd::setsid;
 use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
 use super::{Returned, give_back};
 use crate::machine::Roots;
-use crate::sys::child::{Child, Launcher, Program};
 use crate::sys::descriptor;
 
 /// The word by which we execute ourselves for it; no verb for users.
 pub const VERB: &str = "__keep";
 
 /// The descriptors of the socket and of the lock.
-const SOCKET_FD: i32 = 3;
-const LOCK_FD: i32 = 4;
+const SOCKET_FD: i32 = 0;
+const LOCK_FD: i32 = 1;
 
 /// What it says once nothing but SIGKILL ends it any more.
 const READY: u8 = b'!';
@@ -47,33 +48,13 @@ impl Keeper {
     /// Starts one that shares `lock`, and waits until it is ready.
     pub(super) fn start(roots: &Roots, lock: &Lock) -> io::Result<Keeper> {
         let (ours, its) = UnixStream::pair()?;
-        let null = || {
-            std::fs::File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/null")
-                .map(|null| Some(OwnedFd::from(null)))
-        };
-        let program = Program {
-            // Ourselves, even when our file was replaced meanwhile.
-            path: c"/proc/self/exe".to_owned(),
-            argv: ["poise", VERB, &serde_json::to_string(roots)?]
-                .into_iter()
-                .map(CString::new)
-                .collect::<Result<_, _>>()?,
-            envp: Vec::new(),
-            files: vec![
-                null()?,
-                null()?,
-                None,
-                Some(its.into()),
-                Some(lock.share()?),
-            ],
-            affinity: None,
-            own_session: true,
-        };
-        let child = Launcher::new(program)?.start()?;
-        child.release();
+        let child = Command::new("/proc/self/exe")
+            .arg0("poise")
+            .args([VERB, &serde_json::to_string(roots)?])
+            .env_clear()
+            .stdin(OwnedFd::from(its))
+            .stdout(lock.share()?)
+            .spawn()?;
         ours.set_read_timeout(Some(PATIENCE))?;
         let mut keeper = Keeper {
             child,
@@ -93,9 +74,9 @@ impl Keeper {
             .and_then(|()| self.socket.read_to_string(&mut text));
         if heard.is_err() {
             // It is stopped, or worse: then it shall not wake up later and give back once more.
-            let _ = self.child.signal(Signal::SIGKILL);
+            let _ = self.child.kill();
         }
-        let _ = self.child.reap();
+        let _ = self.child.wait();
         serde_json::from_str(&text)
             .ok()
             .map(|Report(returned)| returned)
@@ -105,6 +86,7 @@ impl Keeper {
 /// The keeper's life.
 pub fn serve(roots: &str) -> io::Result<()> {
     SigSet::all().thread_block()?;
+    setsid()?;
     // A directory that we stand in cannot be unmounted.
     std::env::set_current_dir("/")?;
     let roots: Roots = serde_json::from_str(roots)?;
