@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
-use super::options::{self, EventOptions, OutputOptions};
+use super::options::{self, ChildOptions, EventOptions, OutputOptions};
 use super::recorder::Recorder;
 use super::{Usage, stat};
 use crate::machine::facts::Roots;
@@ -71,6 +71,9 @@ pub(super) struct Arguments {
     seed: Option<u64>,
 
     #[command(flatten)]
+    child: ChildOptions,
+
+    #[command(flatten)]
     output: OutputOptions,
 }
 
@@ -97,9 +100,11 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             }
         }
     }
-    let (plan, doubts) = arguments.events.plan(DEFAULT_EVENTS, Target::Myself)?;
+    let (surroundings, mut doubts) = arguments.child.surroundings()?;
+    let (plan, events_doubts) = arguments.events.plan(DEFAULT_EVENTS, Target::Myself)?;
+    doubts.extend(events_doubts);
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
-    let tick_sec = options::tick_sec(None);
+    let tick_sec = options::tick_sec(arguments.child.cpu_list.as_ref());
 
     let names: Vec<Name> = specs.iter().map(LoopSpec::name).collect();
     let mut latencies = Vec::new();
@@ -109,7 +114,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             .latency
             .then(|| Rc::new(RefCell::new(batch::new_histogram())));
         latencies.extend(into.clone().map(|histogram| (spec.name(), histogram)));
-        match Looped::calibrate(spec, &plan, tick_sec, into, &interrupt)? {
+        match Looped::calibrate(spec, &plan, &surroundings, tick_sec, into, &interrupt)? {
             Ok(looped) => workloads.push(Box::new(looped)),
             Err(signal) => return Ok(128 + signal as u8),
         }
@@ -121,7 +126,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     };
     let mut schedule = Schedule::new(seed, workloads.len(), limits);
     let mut recorder = Recorder::open(&arguments.output)?;
-    recorder.begin(seed, doubts).map_err(run::Error::Output)?;
+    recorder
+        .begin(seed, &surroundings, doubts)
+        .map_err(run::Error::Output)?;
     let shown = if arguments.latency {
         "p50-sec"
     } else {

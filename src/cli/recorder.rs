@@ -16,6 +16,7 @@ use super::options::OutputOptions;
 use crate::format::{Format, Writer};
 use crate::machine::facts::{Facts, Roots};
 use crate::report::summary::Stream;
+use crate::run::surroundings::Surroundings;
 use crate::run::{self, Tally};
 use crate::sample::{Header, Record, UnitMeta, Warning};
 use crate::unit::{Assume, Unit, human};
@@ -73,8 +74,13 @@ impl Recorder {
     }
 
     /// Says the doubts about the whole run and writes the header. The machine's facts are gathered
-    /// only when somebody will read them.
-    pub(super) fn begin(&mut self, seed: u64, warnings: Vec<Warning>) -> io::Result<()> {
+    /// only when somebody will read them; what `surroundings` change of them stands as they change it.
+    pub(super) fn begin(
+        &mut self,
+        seed: u64,
+        surroundings: &Surroundings,
+        warnings: Vec<Warning>,
+    ) -> io::Result<()> {
         if !self.quiet {
             warnings
                 .iter()
@@ -83,6 +89,9 @@ impl Recorder {
         if self.writer.is_none() {
             return Ok(());
         }
+        let roots = Roots::default();
+        let mut machine = Facts::header(&roots);
+        machine.extend(surroundings.header(&Facts::new(&roots)));
         self.take(Record::Header(Header {
             tool: concat!("poise ", env!("CARGO_PKG_VERSION")).to_owned(),
             started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -90,7 +99,7 @@ impl Recorder {
             command: std::env::args_os()
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
-            machine: Facts::header(&Roots::default()),
+            machine,
             warnings,
         }))
     }

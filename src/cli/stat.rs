@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use super::options::{self, EventOptions, OutputOptions};
+use super::options::{self, ChildOptions, EventOptions, OutputOptions};
 use super::recorder::Recorder;
 use super::{Usage, exit};
 use crate::format;
@@ -21,6 +21,7 @@ use crate::run::command::{self, Command, Output};
 use crate::run::interrupt::Interrupt;
 use crate::run::noise::Noise;
 use crate::run::schedule::{Limits, Schedule};
+use crate::run::surroundings::Surroundings;
 use crate::run::{self, Tally, Workload};
 use crate::sample::{INTERVAL_END, Name, Record, Sample};
 use crate::sys::perf_event::Target;
@@ -40,7 +41,7 @@ const DETAILS: [&str; 2] = [
 #[derive(Debug, Args)]
 #[command(
     after_help = "The exit code is the command's own; 128 + n when signal n ended it, \
-126 or 127 when it could not be executed, 124 after --timeout, 5 when counting is not permitted."
+126 or 127 when it could not be executed, 124 after --timeout, 5 when counting, or what was set for the command, is not permitted."
 )]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -77,10 +78,6 @@ pub(super) struct Arguments {
     /// Give the counts of every interval, too (a bare number is milliseconds).
     #[arg(short = 'I', long, visible_alias = "interval-print", value_name = "DURATION", value_parser = options::duration)]
     interval: Option<Duration>,
-
-    /// Bind the command to these CPUs, such as 0,2-5.
-    #[arg(long, value_name = "CPUS", value_parser = options::cpu_list)]
-    cpu_list: Option<CpuList>,
 
     /// Where the command's standard output goes: null, inherit or a FILE. By default inherit for
     /// one run (with standard input and error), null for repeated runs.
@@ -129,6 +126,9 @@ pub(super) struct Arguments {
     seed: Option<u64>,
 
     #[command(flatten)]
+    child: ChildOptions,
+
+    #[command(flatten)]
     output_options: OutputOptions,
 
     /// Print as perf stat -x does, with this separator.
@@ -153,10 +153,20 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     if let Some(path) = &arguments.input {
         return show(path, arguments);
     }
-    for cpus in [&arguments.cpu, &arguments.cpu_list].into_iter().flatten() {
+    if let Some(cpus) = &arguments.cpu {
         options::must_be_online(cpus)?;
     }
     let subject = arguments.subject()?;
+    if subject.is_some() && arguments.child != ChildOptions::default() {
+        return Err(Usage {
+            message: "nothing can be set for what runs already".to_owned(),
+            hint: Some(
+                "the options of the measured process are for a command without -p, -t, -a and -C"
+                    .to_owned(),
+            ),
+        }
+        .into());
+    }
     if subject.is_none() && arguments.command.is_empty() {
         return Err(Usage {
             message: "there is nothing to count".to_owned(),
@@ -181,9 +191,11 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         Target::Cpu(_) => DEFAULT_EVENTS.replace("task-clock", "cpu-clock"),
         _ => DEFAULT_EVENTS.to_owned(),
     };
-    let (plan, doubts) = arguments
+    let (surroundings, mut doubts) = arguments.child.surroundings()?;
+    let (plan, events_doubts) = arguments
         .events
         .plan(&format!("{defaults}{details}"), target)?;
+    doubts.extend(events_doubts);
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let mut workloads: [Box<dyn Workload + '_>; 1] = match subject {
         Some(subject) => {
@@ -195,7 +207,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
             };
             [Box::new(Attached::new(subject, span, &plan))]
         }
-        None => [Box::new(arguments.workload(&plan)?)],
+        None => [Box::new(arguments.workload(&plan, surroundings.clone())?)],
     };
 
     let seed = options::seed(arguments.seed);
@@ -205,7 +217,9 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     };
     let mut schedule = Schedule::new(seed, 1, limits);
     let mut recorder = Recorder::open(&arguments.output_options)?;
-    recorder.begin(seed, doubts).map_err(run::Error::Output)?;
+    recorder
+        .begin(seed, &surroundings, doubts)
+        .map_err(run::Error::Output)?;
     if arguments.repeat > 1 {
         let rounds = arguments.time.is_none().then_some(arguments.repeat);
         recorder.show_progress(&arguments.output_options, rounds, Unit::named("sec/op"));
@@ -274,7 +288,11 @@ impl Arguments {
         Ok(on_cpus.or(self.tid.map(Subject::Thread)))
     }
 
-    fn workload<'p>(&self, plan: &'p Plan) -> anyhow::Result<Command<'p>> {
+    fn workload<'p>(
+        &self,
+        plan: &'p Plan,
+        surroundings: Surroundings,
+    ) -> anyhow::Result<Command<'p>> {
         let argv = match self.shell {
             false => self.command.clone(),
             true => vec![
@@ -301,12 +319,9 @@ impl Arguments {
             prepare: self.prepare.clone(),
             timeout: self.timeout,
             interval: self.interval,
-            cpus: self
-                .cpu_list
-                .as_ref()
-                .map(|cpus| cpus.iter().map(|cpu| cpu as usize).collect()),
+            surroundings,
             ignore_failure: self.ignore_failure,
-            tick_sec: options::tick_sec(self.cpu_list.as_ref()),
+            tick_sec: options::tick_sec(self.child.cpu_list.as_ref()),
         };
         Ok(Command::new(name, "base", options, plan)?)
     }
