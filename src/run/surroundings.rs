@@ -62,9 +62,8 @@ impl Surroundings {
         }
         let by_share = nice.is_some() || scheduler == Some(Scheduler::Idle);
         let doubt = Warning(
-            "the kernel divides CPU time among sessions first (sched_autogroup_enabled): a nice \
-             level or the policy idle counts within the session of the measured process only; \
-             against all others as root: sysctl kernel.sched_autogroup_enabled=0"
+            "a nice level or the policy idle counts only within the session of the measured \
+             process: sched_autogroup_enabled is 1; as root: sysctl kernel.sched_autogroup_enabled=0"
                 .to_owned(),
         );
         let grouped = by_share && facts.autogroup() == Some(true);
