@@ -105,10 +105,15 @@
 //! 2. [`run::drive`] asks [`run::schedule`] (pure) for the next turn.
 //! 3. [`sys::child`] clones the child with `CLONE_VM`: it shares our memory and waits on a futex
 //!    in it, so no page table is copied and no pipe is made; before its exec it makes raw system
-//!    calls only. It has a session of its own unless it may use the terminal. Counters are opened
-//!    on it (`enable_on_exec`, `inherit`), it is released, and after its end `wait4` gives status
-//!    and usage, and each group is read with one call.
+//!    calls only, and with them takes what [`run::surroundings`] gives it: CPUs, addresses, huge
+//!    pages, scheduling. It has a session of its own unless it may use the terminal. Counters are
+//!    opened on it (`enable_on_exec`, `inherit`), it is released, and after its end `wait4` gives
+//!    status and usage, and each group is read with one call.
 //! 4. Readings become one sample, with the machine's noise; the writer writes and flushes it.
+//!
+//! What was set for a whole run, such as addresses that stay the same, stands in the header, in the
+//! place of what the machine gives to others; what belongs to a single run, such as the drawn
+//! padding of its environment, in the sample's `config`, and so do the CPUs that it was bound to.
 //!
 //! ## A loop's way
 //!
@@ -125,6 +130,8 @@
 //!   `perf/reading.rs`, which also makes its events share a turn.
 //! - A new loop: the catalogue in `run/loops/spec.rs` and its work in `run/loops/work.rs`.
 //! - A new fact of the machine: `machine/facts/`; what it means for a user: `doctor/`.
+//! - Something else that a measured process can be given: `sys::child::Settings`, which applies it,
+//!   and `run/surroundings.rs`, which says when it cannot be had and how it is recorded.
 //! - A new file format: `format/`, with its wire types apart from the model.
 //! - A new verb: one file in `cli/`.
 //! - A proof by exact counts on a real PMU: `tests/pmu`, which `tests/vm/test.sh` runs in a virtual

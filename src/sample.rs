@@ -12,6 +12,10 @@ pub const SCHEMA: u32 = 1;
 /// the beginning.
 pub const INTERVAL_END: &str = "interval-end";
 
+/// The setting of a sample by how many bytes the environment of its process was longer: drawn anew
+/// for every sample, and no part of what was measured.
+pub const ENV_PADDING: &str = "env-padding";
+
 /// One number of a sample and how far to trust it. The number can only be had together with
 /// its label.
 #[derive(Clone, Debug, PartialEq)]
@@ -295,7 +299,7 @@ pub struct Sample {
     pub iterations: u64,
     /// Where it stands in the run.
     pub order: Order,
-    /// Settings that belong to this sample alone (`cpu`, `batch`, …).
+    /// Settings that belong to this sample alone (`pinned-cpu`, `env-padding`, …).
     pub config: BTreeMap<String, String>,
     /// The numbers, in the order in which they are shown.
     pub values: Vec<Value>,
@@ -324,7 +328,8 @@ pub struct Header {
     pub seed: u64,
     /// The command line, word by word.
     pub command: Vec<String>,
-    /// Facts of the machine, by the keys of the Go benchmark format's configuration lines.
+    /// Facts of the machine as the measured process found it, and what was set for that (`nice`,
+    /// `sched`), by the keys of the Go benchmark format's configuration lines.
     pub machine: BTreeMap<String, String>,
     /// Doubts about the whole run.
     pub warnings: Vec<Warning>,

@@ -12,7 +12,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
-use super::options::{self, EventOptions, OutputOptions};
+use super::hold::MeasureOptions;
+use super::options::{self, ChildOptions, Cpus, EventOptions, OutputOptions};
 use super::recorder::Recorder;
 use super::{Usage, stat};
 use crate::machine::facts::Roots;
@@ -35,6 +36,7 @@ const DEFAULT_EVENTS: &str = "page-faults,context-switches,cycles,instructions,b
 /// Measure built-in loops of system calls and memory accesses
 #[derive(Debug, Args)]
 #[command(
+    mut_arg("cpu_list", |cpus| cpus.visible_alias("cpu")),
     after_help = "Every sample is a fresh process that runs a small and a large batch; its figures are the \
 slope between them, which is free of what starting and reading clocks and counters cost."
 )]
@@ -71,6 +73,12 @@ pub(super) struct Arguments {
     seed: Option<u64>,
 
     #[command(flatten)]
+    hold: MeasureOptions,
+
+    #[command(flatten)]
+    child: ChildOptions,
+
+    #[command(flatten)]
     output: OutputOptions,
 }
 
@@ -97,9 +105,14 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             }
         }
     }
-    let (plan, doubts) = arguments.events.plan(DEFAULT_EVENTS, Target::Myself)?;
+    let (plan, mut doubts) = arguments.events.plan(DEFAULT_EVENTS, Target::Myself)?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
-    let tick_sec = options::tick_sec(None);
+    // A loop runs on one CPU at a time, so it is bound to one.
+    let cpus = arguments.child.cpu_list.as_ref();
+    let held = arguments.hold.begin(cpus, || Cpus::Auto, &interrupt)?;
+    let (surroundings, more) = arguments.child.surroundings(held.bound.cpus.clone())?;
+    doubts.extend(more);
+    let tick_sec = options::tick_sec(surroundings.cpus.as_ref());
 
     let names: Vec<Name> = specs.iter().map(LoopSpec::name).collect();
     let mut latencies = Vec::new();
@@ -109,7 +122,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             .latency
             .then(|| Rc::new(RefCell::new(batch::new_histogram())));
         latencies.extend(into.clone().map(|histogram| (spec.name(), histogram)));
-        match Looped::calibrate(spec, &plan, tick_sec, into, &interrupt)? {
+        match Looped::calibrate(spec, &plan, &surroundings, tick_sec, into, &interrupt)? {
             Ok(looped) => workloads.push(Box::new(looped)),
             Err(signal) => return Ok(128 + signal as u8),
         }
@@ -121,7 +134,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     };
     let mut schedule = Schedule::new(seed, workloads.len(), limits);
     let mut recorder = Recorder::open(&arguments.output)?;
-    recorder.begin(seed, doubts).map_err(run::Error::Output)?;
+    recorder
+        .begin(seed, &held, &surroundings, doubts)
+        .map_err(run::Error::Output)?;
     let shown = if arguments.latency {
         "p50-sec"
     } else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use super::options::{self, Bound, Cpus};
+use super::options::{self, Bound, ChildOptions, Cpus};
 use super::{Usage, exit, stat};
 use crate::machine::Roots;
 use crate::machine::hold::lock::{self, Holder, Lock, Refusal, Sharing};
@@ -38,6 +38,36 @@ pub(super) struct HoldOptions {
     /// Refuse to run, with exit code 5, unless all this can be had.
     #[arg(long, value_name = "WHAT")]
     require: Option<Requirement>,
+}
+
+/// Whether and how the machine is held while something is measured.
+#[derive(Debug, Args)]
+pub(super) struct MeasureOptions {
+    #[command(flatten)]
+    hold: HoldOptions,
+
+    /// Hold nothing: neither wait for others nor keep them from measuring.
+    #[arg(long, env = "POISE_NO_HOLD", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Holding the machine", conflicts_with_all = ["freq", "wait", "require"])]
+    no_hold: bool,
+}
+
+impl MeasureOptions {
+    /// Holds the machine for what runs on `cpus`, or, where the user does not say which, on `usual`.
+    pub(super) fn begin(
+        &self,
+        cpus: Option<&Cpus>,
+        usual: impl FnOnce() -> Cpus,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Held> {
+        match (self.no_hold, cpus) {
+            (false, Some(cpus)) => self.hold.begin(Sharing::Exclusive, cpus, interrupt),
+            (false, None) => self.hold.begin(Sharing::Exclusive, &usual(), interrupt),
+            (true, cpus) => Ok(Held {
+                hold: None,
+                bound: Bound::choose(cpus.unwrap_or(&Cpus::Any))?,
+            }),
+        }
+    }
 }
 
 /// What can be required of the machine.
@@ -113,6 +143,14 @@ impl Held {
         Some(report.line())
     }
 
+    /// What is held, in words that stand in the header: `lock frequency`, or `nothing`.
+    pub(super) fn words(&self) -> String {
+        match &self.hold {
+            Some(hold) => hold.report().words(),
+            None => "nothing".to_owned(),
+        }
+    }
+
     /// What is not as it was asked for.
     pub(super) fn doubts(&self) -> Vec<Warning> {
         let of_hold = self.hold.iter().flat_map(|hold| &hold.report().doubts);
@@ -133,6 +171,7 @@ impl Drop for Held {
 /// Run a command with the machine held still: locked, at one frequency
 #[derive(Debug, Args)]
 #[command(
+    mut_arg("cpu_list", |cpus| cpus.visible_alias("cpu")),
     after_help = "The exit code is the command's own; 5 when the machine is held by others for longer than \
 --wait, or cannot be held as --require asks."
 )]
@@ -144,10 +183,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     options: HoldOptions,
 
-    /// Bind the command to these CPUs, such as 0,2-5; auto is the best one to measure on, any is
-    /// none. By default the isolated CPUs, if there are any.
-    #[arg(long, visible_alias = "cpu", value_name = "CPUS", value_parser = options::cpus)]
-    cpu_list: Option<Cpus>,
+    #[command(flatten)]
+    child: ChildOptions,
 
     /// Tell who holds the machine, and what would be given back.
     #[arg(long, conflicts_with_all = ["restore", "command"])]
@@ -188,19 +225,18 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         false => Sharing::Exclusive,
     };
     let plan = Plan::make(&[], Target::Myself, Access::look(&roots.proc, &roots.sys));
-    let cpus = arguments.cpu_list.unwrap_or_else(Bound::usual);
+    let cpus = arguments.child.cpu_list.clone();
+    let cpus = cpus.unwrap_or_else(Bound::usual);
     let held = arguments.options.begin(sharing, &cpus, &interrupt)?;
+    let (surroundings, mut doubts) = arguments.child.surroundings(held.bound.cpus.clone())?;
+    doubts.extend(held.doubts());
     let options = command::Options {
         argv: arguments.command,
         output: Output::Inherit,
         prepare: None,
         timeout: None,
         interval: None,
-        cpus: held
-            .bound
-            .cpus
-            .as_ref()
-            .map(|cpus| cpus.iter().map(|cpu| cpu as usize).collect()),
+        surroundings,
         ignore_failure: false,
         tick_sec: None,
     };
@@ -229,6 +265,7 @@ const ONCE: Turn = Turn {
         position: 0,
     },
     coin: false,
+    draw: 0,
     only: true,
 };
 

@@ -147,7 +147,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
             ..
         }) => return exit::NOT_FOUND,
         Some(run::Error::Exec { .. }) => return exit::NOT_EXECUTABLE,
-        Some(run::Error::Count(_)) => return exit::REFUSED,
+        Some(run::Error::Count(_) | run::Error::Refused(_)) => return exit::REFUSED,
         Some(run::Error::TooManyFailures { code, .. }) => return *code,
         _ => {}
     }

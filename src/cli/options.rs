@@ -13,7 +13,9 @@ use crate::machine::facts::{CpuList, Facts, Roots};
 use crate::perf::Access;
 use crate::perf::catalog::Catalog;
 use crate::perf::plan::Plan;
+use crate::run::surroundings::Surroundings;
 use crate::sample::{Cause, Warning};
+use crate::sys::child::{Scheduler, Settings};
 use crate::sys::perf_event::Target;
 
 /// What to count.
@@ -66,6 +68,92 @@ fn user_only(plan: &Plan) -> Vec<Warning> {
         ))
     };
     by_cause.into_iter().map(doubt).collect()
+}
+
+/// What the measured process is given that it would not inherit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "The measured process (what is not set here, it inherits)")]
+pub(super) struct ChildOptions {
+    /// Bind it to these CPUs, such as 0,2-5; auto is the one that is best to measure on, any is
+    /// no binding.
+    #[arg(long, value_name = "CPUS", value_parser = cpus)]
+    pub(super) cpu_list: Option<Cpus>,
+
+    /// Draw its addresses anew in every run, or give it the same ones.
+    #[arg(long, value_name = "on|off", value_enum, hide_possible_values = true)]
+    aslr: Option<Switch>,
+
+    /// Leave it the transparent huge pages that the machine gives, or keep it from all, whatever
+    /// it asks for.
+    #[arg(long, value_name = "on|off", value_enum, hide_possible_values = true)]
+    thp: Option<Switch>,
+
+    /// Run it at this nice level: from -20, the most CPU time, to 19, the least.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i8).range(-20..=19))]
+    nice: Option<i8>,
+
+    /// Schedule it as other, batch, idle, fifo or rr; the last two with a priority from 1 to 99,
+    /// such as fifo:10.
+    #[arg(long, value_name = "POLICY[:PRIORITY]", value_parser = scheduler)]
+    sched: Option<Scheduler>,
+
+    /// Lengthen its environment by 0 to 4080 bytes, drawn from the seed for every run: that moves
+    /// its stack.
+    #[arg(long)]
+    env_padding: bool,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+impl ChildOptions {
+    /// What they mean on this machine for a process that is bound to `cpus`, and the doubts about
+    /// that.
+    pub(super) fn surroundings(
+        &self,
+        cpus: Option<CpuList>,
+    ) -> anyhow::Result<(Surroundings, Vec<Warning>)> {
+        let is_on = |switch| switch == Switch::On;
+        let surroundings = Surroundings {
+            cpus,
+            settings: Settings {
+                aslr: self.aslr.map(is_on),
+                thp: self.thp.map(is_on),
+                scheduler: self.sched,
+                nice: self.nice,
+            },
+            env_padding: self.env_padding,
+        };
+        let doubts = surroundings.check(&Facts::new(&Roots::default()))?;
+        Ok((surroundings, doubts))
+    }
+}
+
+/// A scheduling policy such as `batch` or `fifo:10`.
+fn scheduler(text: &str) -> Result<Scheduler, String> {
+    let (policy, priority) = match text.split_once(':') {
+        Some((policy, priority)) => (policy, Some(priority)),
+        None => (text, None),
+    };
+    let priority = match priority.map(str::parse::<u8>) {
+        None => None,
+        Some(Ok(priority @ 1..=99)) => Some(priority),
+        Some(_) => return Err("a priority is a number from 1 to 99".to_owned()),
+    };
+    match (policy, priority) {
+        ("other", None) => Ok(Scheduler::Other),
+        ("batch", None) => Ok(Scheduler::Batch),
+        ("idle", None) => Ok(Scheduler::Idle),
+        ("fifo", Some(priority)) => Ok(Scheduler::Fifo(priority)),
+        ("rr", Some(priority)) => Ok(Scheduler::RoundRobin(priority)),
+        ("fifo" | "rr", None) => Err(format!("it takes a priority, such as {policy}:10")),
+        ("other" | "batch" | "idle", _) => Err(format!("{policy} has no priorities")),
+        _ => Err("the policies are other, batch, idle, fifo:N and rr:N".to_owned()),
+    }
 }
 
 /// Where the records and the tables go.
@@ -275,6 +363,18 @@ pub(super) fn seed(chosen: Option<u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn policies_are_read_as_they_are_told() {
+        for text in ["other", "batch", "idle", "fifo:1", "fifo:99", "rr:50"] {
+            assert_eq!(scheduler(text).unwrap().to_string(), text);
+        }
+        for bad in [
+            "", "fifo", "fifo:", "fifo:0", "rr:100", "rr:-1", "batch:1", "FIFO:1", "deadline",
+        ] {
+            assert!(scheduler(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn durations() {

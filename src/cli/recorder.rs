@@ -12,10 +12,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use super::hold::Held;
 use super::options::OutputOptions;
 use crate::format::{Format, Writer};
 use crate::machine::facts::{Facts, Roots};
 use crate::report::summary::Stream;
+use crate::run::surroundings::Surroundings;
 use crate::run::{self, Tally};
 use crate::sample::{Header, Record, UnitMeta, Warning};
 use crate::unit::{Assume, Unit, human};
@@ -72,10 +74,18 @@ impl Recorder {
         self.progress = Some(Progress { bar, unit });
     }
 
-    /// Says the doubts about the whole run and writes the header. The machine's facts are gathered
-    /// only when somebody will read them.
-    pub(super) fn begin(&mut self, seed: u64, warnings: Vec<Warning>) -> io::Result<()> {
+    /// Says how the machine is held and what is doubtful of the whole run, and writes the header. The machine's facts are gathered
+    /// only when somebody will read them; what `surroundings` change of them stands as they change it.
+    pub(super) fn begin(
+        &mut self,
+        seed: u64,
+        held: &Held,
+        surroundings: &Surroundings,
+        mut warnings: Vec<Warning>,
+    ) -> io::Result<()> {
+        warnings.extend(held.doubts());
         if !self.quiet {
+            held.line().iter().for_each(|line| super::remark(line));
             warnings
                 .iter()
                 .for_each(|Warning(doubt)| super::remark(doubt));
@@ -83,6 +93,10 @@ impl Recorder {
         if self.writer.is_none() {
             return Ok(());
         }
+        let roots = Roots::default();
+        let mut machine = Facts::header(&roots);
+        machine.extend(surroundings.header(&Facts::new(&roots)));
+        machine.insert("hold".to_owned(), held.words());
         self.take(Record::Header(Header {
             tool: concat!("poise ", env!("CARGO_PKG_VERSION")).to_owned(),
             started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -90,7 +104,7 @@ impl Recorder {
             command: std::env::args_os()
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
-            machine: Facts::header(&Roots::default()),
+            machine,
             warnings,
         }))
     }

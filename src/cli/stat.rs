@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use super::options::{self, EventOptions, OutputOptions};
+use super::hold::{Held, MeasureOptions};
+use super::options::{self, Bound, ChildOptions, EventOptions, OutputOptions};
 use super::recorder::Recorder;
 use super::{Usage, exit};
 use crate::format;
@@ -21,6 +22,7 @@ use crate::run::command::{self, Command, Output};
 use crate::run::interrupt::Interrupt;
 use crate::run::noise::Noise;
 use crate::run::schedule::{Limits, Schedule};
+use crate::run::surroundings::Surroundings;
 use crate::run::{self, Tally, Workload};
 use crate::sample::{INTERVAL_END, Name, Record, Sample};
 use crate::sys::perf_event::Target;
@@ -40,7 +42,7 @@ const DETAILS: [&str; 2] = [
 #[derive(Debug, Args)]
 #[command(
     after_help = "The exit code is the command's own; 128 + n when signal n ended it, \
-126 or 127 when it could not be executed, 124 after --timeout, 5 when counting is not permitted."
+126 or 127 when it could not be executed, 124 after --timeout, 5 when counting, or what was set for the command, is not permitted."
 )]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -77,10 +79,6 @@ pub(super) struct Arguments {
     /// Give the counts of every interval, too (a bare number is milliseconds).
     #[arg(short = 'I', long, visible_alias = "interval-print", value_name = "DURATION", value_parser = options::duration)]
     interval: Option<Duration>,
-
-    /// Bind the command to these CPUs, such as 0,2-5.
-    #[arg(long, value_name = "CPUS", value_parser = options::cpu_list)]
-    cpu_list: Option<CpuList>,
 
     /// Where the command's standard output goes: null, inherit or a FILE. By default inherit for
     /// one run (with standard input and error), null for repeated runs.
@@ -129,6 +127,12 @@ pub(super) struct Arguments {
     seed: Option<u64>,
 
     #[command(flatten)]
+    hold: MeasureOptions,
+
+    #[command(flatten)]
+    child: ChildOptions,
+
+    #[command(flatten)]
     output_options: OutputOptions,
 
     /// Print as perf stat -x does, with this separator.
@@ -153,10 +157,20 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     if let Some(path) = &arguments.input {
         return show(path, arguments);
     }
-    for cpus in [&arguments.cpu, &arguments.cpu_list].into_iter().flatten() {
+    if let Some(cpus) = &arguments.cpu {
         options::must_be_online(cpus)?;
     }
     let subject = arguments.subject()?;
+    if subject.is_some() && arguments.child != ChildOptions::default() {
+        return Err(Usage {
+            message: "nothing can be set for what runs already".to_owned(),
+            hint: Some(
+                "the options of the measured process are for a command without -p, -t, -a and -C"
+                    .to_owned(),
+            ),
+        }
+        .into());
+    }
     if subject.is_none() && arguments.command.is_empty() {
         return Err(Usage {
             message: "there is nothing to count".to_owned(),
@@ -181,10 +195,20 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         Target::Cpu(_) => DEFAULT_EVENTS.replace("task-clock", "cpu-clock"),
         _ => DEFAULT_EVENTS.to_owned(),
     };
-    let (plan, doubts) = arguments
+    let (plan, mut doubts) = arguments
         .events
         .plan(&format!("{defaults}{details}"), target)?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
+    // What runs already is watched, not measured: it is nobody's to hold the machine for.
+    let held = match &subject {
+        Some(_) => Held::default(),
+        None => {
+            let cpus = arguments.child.cpu_list.as_ref();
+            arguments.hold.begin(cpus, Bound::usual, &interrupt)?
+        }
+    };
+    let (surroundings, more) = arguments.child.surroundings(held.bound.cpus.clone())?;
+    doubts.extend(more);
     let mut workloads: [Box<dyn Workload + '_>; 1] = match subject {
         Some(subject) => {
             let timer = (!arguments.command.is_empty()).then(|| arguments.command.clone());
@@ -195,7 +219,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
             };
             [Box::new(Attached::new(subject, span, &plan))]
         }
-        None => [Box::new(arguments.workload(&plan)?)],
+        None => [Box::new(arguments.workload(&plan, surroundings.clone())?)],
     };
 
     let seed = options::seed(arguments.seed);
@@ -205,7 +229,9 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     };
     let mut schedule = Schedule::new(seed, 1, limits);
     let mut recorder = Recorder::open(&arguments.output_options)?;
-    recorder.begin(seed, doubts).map_err(run::Error::Output)?;
+    recorder
+        .begin(seed, &held, &surroundings, doubts)
+        .map_err(run::Error::Output)?;
     if arguments.repeat > 1 {
         let rounds = arguments.time.is_none().then_some(arguments.repeat);
         recorder.show_progress(&arguments.output_options, rounds, Unit::named("sec/op"));
@@ -274,7 +300,11 @@ impl Arguments {
         Ok(on_cpus.or(self.tid.map(Subject::Thread)))
     }
 
-    fn workload<'p>(&self, plan: &'p Plan) -> anyhow::Result<Command<'p>> {
+    fn workload<'p>(
+        &self,
+        plan: &'p Plan,
+        surroundings: Surroundings,
+    ) -> anyhow::Result<Command<'p>> {
         let argv = match self.shell {
             false => self.command.clone(),
             true => vec![
@@ -295,18 +325,16 @@ impl Arguments {
             Some(name) => Name::parse(name),
             None => Name::new(&words.to_string_lossy()),
         };
+        let tick_sec = options::tick_sec(surroundings.cpus.as_ref());
         let options = command::Options {
             argv,
             output,
             prepare: self.prepare.clone(),
             timeout: self.timeout,
             interval: self.interval,
-            cpus: self
-                .cpu_list
-                .as_ref()
-                .map(|cpus| cpus.iter().map(|cpu| cpu as usize).collect()),
+            surroundings,
             ignore_failure: self.ignore_failure,
-            tick_sec: options::tick_sec(self.cpu_list.as_ref()),
+            tick_sec,
         };
         Ok(Command::new(name, "base", options, plan)?)
     }

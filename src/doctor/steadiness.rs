@@ -242,7 +242,7 @@ impl Exam<'_> {
 
     pub(super) fn aslr(&self) -> Option<Finding> {
         let topic = "aslr";
-        let what = match self.facts.aslr()? {
+        let what = match self.facts.aslr(None)? {
             Aslr::Off => {
                 return Some(Finding::note(
                     topic,
@@ -255,13 +255,13 @@ impl Exam<'_> {
         Some(
             Finding::note(topic, what)
                 .cause("results that depend on alignment vary, and are averaged over many runs")
-                .cure("for the same addresses in every run: setarch -R poise …"),
+                .cure("for the same addresses in every run: --aslr off"),
         )
     }
 
     pub(super) fn thp(&self) -> Option<Finding> {
         let topic = "thp";
-        let thp = self.facts.thp()?;
+        let thp = self.facts.thp(None)?;
         let file = "/sys/kernel/mm/transparent_hugepage/enabled";
         Some(match thp.enabled.as_str() {
             "always" => Finding::note(topic, "always: any memory may come in huge pages")

@@ -11,8 +11,8 @@
 //!   An absent value is left out, and its cause said once in a `#` line.
 //! - **Configuration.** Facts of the machine, settings of the sample, and `variant` when it is not
 //!   `base`, are `key: value` lines, written when they change. The start, the seed and the command
-//!   differ between any two runs, and benchstat compares only what has the same configuration: they
-//!   stand in `#` lines.
+//!   differ between any two runs, the environment's padding between any two samples, and benchstat
+//!   compares only what has the same configuration: they stand in `#` lines.
 //! - **Names.** `-8` at the end of a name means GOMAXPROCS to Go tools, and they cut it off; in a
 //!   name that ends so, the last `-` becomes `_`.
 //! - **Units** with a direction that readers do not know by themselves get `Unit` lines.
@@ -20,7 +20,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{finite, number};
-use crate::sample::{Failure, Figure, Header, Name, Part, Record, Sample, UnitMeta, Warning};
+use crate::sample::{
+    ENV_PADDING, Failure, Figure, Header, Name, Part, Record, Sample, UnitMeta, Warning,
+};
 use crate::unit::{Assume, Better, Unit};
 
 /// The longest text taken over into a line: Go's line scanner gives up at 64 KiB.
@@ -120,7 +122,11 @@ impl Encoder {
             return;
         }
         let mut config = self.machine.clone();
-        config.extend(clean_config(&sample.config));
+        let mut own = sample.config.clone();
+        if let Some(bytes) = own.remove(ENV_PADDING) {
+            remark(&format!("{ENV_PADDING}: {bytes}"), lines);
+        }
+        config.extend(clean_config(&own));
         if sample.variant != "base" {
             config.extend(clean_config(
                 &[("variant".to_owned(), sample.variant.clone())].into(),

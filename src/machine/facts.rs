@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use nix::time::{ClockId, clock_getres};
 use serde::{Deserialize, Serialize};
 
-use file::{flag, hex, number, read, selected, text, word, words};
+use file::{entries, flag, hex, number, read, selected, text, word, words};
 
 pub use confinement::{Cgroup, CgroupVersion, Myself, Seccomp};
 pub use cpu::{CoreType, Cpu, Smt, Topology};
@@ -78,7 +78,7 @@ pub enum Aslr {
 /// Transparent huge pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thp {
-    /// `always`, `madvise`, `never`
+    /// `always`, `madvise`, `never`; `off` where programs are kept from them whatever they ask for.
     pub enabled: String,
     /// `always`, `defer`, `defer+madvise`, `madvise`, `never`
     pub defrag: Option<String>,
@@ -137,6 +137,9 @@ pub enum Tracefs {
     Absent,
 }
 
+/// Where transparent huge pages are set, under `/sys`.
+const HUGE_PAGES: &str = "kernel/mm/transparent_hugepage";
+
 impl<'r> Facts<'r> {
     /// The machine under `roots`.
     pub fn new(roots: &'r Roots) -> Facts<'r> {
@@ -177,8 +180,8 @@ impl<'r> Facts<'r> {
             ("boost", facts.boost().map(|boost| boost.word().to_owned())),
             ("smt", facts.smt().map(|smt| smt.word().to_owned())),
             ("mitigations", facts.mitigations().summary()),
-            ("aslr", facts.aslr().map(|aslr| aslr.word().to_owned())),
-            ("thp", facts.thp().map(|thp| thp.enabled)),
+            ("aslr", facts.aslr(None).map(|aslr| aslr.word().to_owned())),
+            ("thp", facts.thp(None).map(|thp| thp.enabled)),
             (
                 "clocksource",
                 facts.clocksource().map(|clock| clock.current),
@@ -203,12 +206,15 @@ impl<'r> Facts<'r> {
         })
     }
 
-    /// Whether programs that we start find their parts at new addresses in every run. Takes our
-    /// own personality into account, which `setarch -R` changes and children inherit.
-    pub fn aslr(&self) -> Option<Aslr> {
+    /// Whether programs that we start find their parts at new addresses in every run. What a
+    /// program does not `ask` for it inherits with our personality, which `setarch -R` changes.
+    pub fn aslr(&self, ask: Option<bool>) -> Option<Aslr> {
         const ADDR_NO_RANDOMIZE: u64 = 0x0004_0000;
-        let personality = word(&self.proc("self/personality")).and_then(|text| hex(&text));
-        if personality.is_some_and(|bits| bits & ADDR_NO_RANDOMIZE != 0) {
+        let inherited = || {
+            let personality = word(&self.proc("self/personality")).and_then(|text| hex(&text));
+            personality.is_none_or(|bits| bits & ADDR_NO_RANDOMIZE == 0)
+        };
+        if !ask.unwrap_or_else(inherited) {
             return Some(Aslr::Off);
         }
         match number::<u32>(&self.proc("sys/kernel/randomize_va_space"))? {
@@ -218,14 +224,41 @@ impl<'r> Facts<'r> {
         }
     }
 
-    /// Whether memory is given in huge pages without being asked for.
-    pub fn thp(&self) -> Option<Thp> {
-        let dir = self.sys("kernel/mm/transparent_hugepage");
+    /// Whether memory is given in huge pages to programs that we start. What a program does not
+    /// `ask` for it inherits: we may have been kept from them by prctl(2).
+    pub fn thp(&self, ask: Option<bool>) -> Option<Thp> {
+        let dir = self.sys(HUGE_PAGES);
         let enabled = selected(&dir.join("enabled"))?;
+        let inherited = || {
+            let status = text(&self.proc("self/status")).unwrap_or_default();
+            let mut lines = status.lines();
+            !lines.any(|line| line.strip_prefix("THP_enabled:").map(str::trim) == Some("0"))
+        };
         Some(Thp {
-            enabled,
+            enabled: match ask.unwrap_or_else(inherited) {
+                true => enabled,
+                false => "off".to_owned(),
+            },
             defrag: selected(&dir.join("defrag")),
         })
+    }
+
+    /// Whether there are programs that get transparent huge pages, of one size at least.
+    pub fn gives_huge_pages(&self) -> bool {
+        let dir = self.sys(HUGE_PAGES);
+        let sizes = entries(&dir).into_iter();
+        let sizes = sizes.filter(|name| name.starts_with("hugepages-"));
+        // What a size inherits is the mode of all, which stands in the directory itself.
+        let mut modes = sizes.chain([String::new()]);
+        modes.any(|size| {
+            let mode = selected(&dir.join(size).join("enabled"));
+            mode.is_some_and(|mode| mode == "always" || mode == "madvise")
+        })
+    }
+
+    /// Whether the scheduler divides CPU time among sessions before it divides it within each.
+    pub fn autogroup(&self) -> Option<bool> {
+        flag(&self.proc("sys/kernel/sched_autogroup_enabled"))
     }
 
     /// What the time is taken from.

@@ -227,6 +227,14 @@ impl Drop for Hold {
 }
 
 impl Report {
+    /// What is held in fixed words, for comparing: `lock frequency`.
+    pub fn words(&self) -> String {
+        match self.not_held.is_empty() {
+            true => "lock frequency".to_owned(),
+            false => "lock".to_owned(),
+        }
+    }
+
     /// The one line that tells it.
     pub fn line(&self) -> String {
         let mut line = format!("held: {}", self.held.join(", "));

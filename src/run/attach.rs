@@ -322,6 +322,7 @@ mod tests {
             workload: 0,
             order: Default::default(),
             coin: false,
+            draw: 0,
             only: true,
         };
         let interrupt = Interrupt::listen().unwrap();

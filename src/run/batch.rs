@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::loops::{self, Prepared};
+use super::schedule::Turn;
+use super::surroundings::Surroundings;
 use crate::perf::catalog::Catalog;
 use crate::perf::plan::Readings;
 use crate::perf::reading::Reading;
@@ -128,16 +130,21 @@ impl Batch {
 }
 
 /// A measured process that was started and not yet heard.
-pub struct Started {
+pub struct Started<'s> {
     child: Child,
+    surroundings: &'s Surroundings,
     /// A file in memory, shared with the process: unlike a pipe it never fills, and its end is
     /// the process's end.
     report: File,
 }
 
-impl Started {
-    /// Executes ourselves for `request`.
-    pub fn start(request: &Request) -> Result<Started, Error> {
+impl<'s> Started<'s> {
+    /// Executes ourselves for `request`, in `surroundings`, in their turn if it has one.
+    pub fn start(
+        request: &Request,
+        surroundings: &'s Surroundings,
+        turn: Option<&Turn>,
+    ) -> Result<Started<'s>, Error> {
         let failed = |action: &str| Error::system(action.to_owned());
         let null = || {
             File::options()
@@ -165,13 +172,22 @@ impl Started {
             argv: argv.map_err(|error| failed("pass the request")(error.into()))?,
             envp: super::environment()?,
             files: vec![null()?, null()?, None, Some(shared.into())],
-            affinity: None,
+            affinity: surroundings.affinity()?,
+            settings: surroundings.settings,
             own_session: true,
         };
         let mut launcher = Launcher::new(program).map_err(failed("prepare to launch"))?;
+        if let Some(bytes) = turn.and_then(|turn| surroundings.padding_bytes(turn)) {
+            let padded = launcher.pad(bytes);
+            padded.map_err(failed("lengthen the environment"))?;
+        }
         let child = launcher.start().map_err(failed("start a process"))?;
         child.release();
-        Ok(Started { child, report })
+        Ok(Started {
+            child,
+            surroundings,
+            report,
+        })
     }
 
     /// Polls readable when the process has ended.
@@ -185,8 +201,8 @@ impl Started {
             .child
             .reap()
             .map_err(Error::system("wait for the measured process"))?;
-        if let Some((action, errno)) = exit.setup_error {
-            return Err(Error::system(action)(errno.into()));
+        if let Some((step, errno)) = exit.setup_error {
+            return Err(self.surroundings.failed(step, errno));
         }
         if let Some(errno) = exit.exec_error {
             // Most likely /proc is not mounted.

@@ -11,12 +11,12 @@ use std::process;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sched::CpuSet;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{AccessFlags, access};
 
 use super::interrupt::Interrupt;
 use super::schedule::Turn;
+use super::surroundings::Surroundings;
 use super::wait::{Wait, Woken};
 use super::{Error, Intervals, Observed, Outcome, Workload, c_string, cpus_used, exact};
 use crate::perf;
@@ -52,8 +52,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// Counts are given once in this long, too.
     pub interval: Option<Duration>,
-    /// The CPUs that it may run on.
-    pub cpus: Option<Vec<usize>>,
+    /// What it is given that it would not inherit.
+    pub surroundings: Surroundings,
     /// A run that ends badly is a sample all the same.
     pub ignore_failure: bool,
     /// Seconds between the ticks at which user and system time are sampled; `None` where the
@@ -123,10 +123,6 @@ impl<'p> Command<'p> {
         // A program that may use our terminal must be in its foreground group, whatever its
         // standard descriptors are: in another one it would be stopped.
         let interactive = options.output == Output::Inherit && File::open("/dev/tty").is_ok();
-        let affinity = match &options.cpus {
-            None => None,
-            Some(cpus) => Some(cpu_set(cpus)?),
-        };
         let program = Program {
             path,
             argv: options
@@ -137,7 +133,8 @@ impl<'p> Command<'p> {
                 .collect::<Result<_, _>>()?,
             envp: super::environment()?,
             files,
-            affinity,
+            affinity: options.surroundings.affinity()?,
+            settings: options.surroundings.settings,
             own_session: !interactive,
         };
         let launcher = Launcher::new(program).map_err(system("prepare to launch"))?;
@@ -252,6 +249,10 @@ impl Workload for Command<'_> {
         &self.variant
     }
 
+    fn config(&self, turn: &Turn) -> Vec<(String, String)> {
+        self.options.surroundings.config(turn)
+    }
+
     fn observe(
         &mut self,
         turn: &Turn,
@@ -263,6 +264,10 @@ impl Workload for Command<'_> {
         }
         if let Some(signal) = interrupt.caught() {
             return Ok(Outcome::Interrupted(signal));
+        }
+        if let Some(bytes) = self.options.surroundings.padding_bytes(turn) {
+            let padded = self.launcher.pad(bytes);
+            padded.map_err(Error::system("lengthen the environment"))?;
         }
         let rotation = (!turn.only).then_some(turn.order.round);
         let child = self.launcher.start().map_err(Error::system(format!(
@@ -295,8 +300,8 @@ impl Workload for Command<'_> {
         let wall = released.elapsed();
         let pid = child.pid();
         let exit = child.reap().map_err(Error::system("wait for the child"))?;
-        if let Some((action, errno)) = exit.setup_error {
-            return Err(Error::system(action)(errno.into()));
+        if let Some((step, errno)) = exit.setup_error {
+            return Err(self.options.surroundings.failed(step, errno));
         }
         if let Some(errno) = exit.exec_error {
             return Err(Error::Exec {
@@ -444,15 +449,6 @@ fn run_prepare(command: &str, interrupt: &Interrupt) -> Result<(), Error> {
             "the preparation `{command}` failed: {status}"
         ))),
     }
-}
-
-fn cpu_set(cpus: &[usize]) -> Result<CpuSet, Error> {
-    let mut set = CpuSet::new();
-    for &cpu in cpus {
-        set.set(cpu)
-            .map_err(|errno| Error::system(format!("choose CPU {cpu}"))(errno.into()))?;
-    }
-    Ok(set)
 }
 
 /// Where programs are looked for when nothing says where, as by execvp(3).

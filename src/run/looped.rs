@@ -13,6 +13,7 @@ use super::batch::{self, Batch, Job, Report, Request, Started};
 use super::interrupt::Interrupt;
 use super::loops::LoopSpec;
 use super::schedule::Turn;
+use super::surroundings::Surroundings;
 use super::wait::{Wait, Woken};
 use super::{Error, Observed, Outcome, Workload, exact};
 use crate::perf::plan::{Kind, Plan};
@@ -31,6 +32,7 @@ pub struct Looped<'p> {
     spec: LoopSpec,
     name: Name,
     plan: &'p Plan,
+    surroundings: &'p Surroundings,
     iterations: u64,
     scratch: PathBuf,
     tick_sec: Option<f64>,
@@ -38,11 +40,12 @@ pub struct Looped<'p> {
 }
 
 impl<'p> Looped<'p> {
-    /// Finds out how many operations make a batch. With `latencies`, every operation is timed on
+    /// Finds out how many operations make a batch in `surroundings`. With `latencies`, every operation is timed on
     /// its own instead, and counted there.
     pub fn calibrate(
         spec: LoopSpec,
         plan: &'p Plan,
+        surroundings: &'p Surroundings,
         tick_sec: Option<f64>,
         latencies: Option<Rc<RefCell<Histogram<u64>>>>,
         interrupt: &Interrupt,
@@ -52,6 +55,7 @@ impl<'p> Looped<'p> {
             spec,
             name,
             plan,
+            surroundings,
             iterations: 0,
             scratch: std::env::temp_dir(),
             tick_sec,
@@ -60,7 +64,7 @@ impl<'p> Looped<'p> {
         let job = Job::Calibrate {
             target_ns: BATCH.as_nanos() as u64,
         };
-        match looped.run(Vec::new(), job, interrupt)? {
+        match looped.run(Vec::new(), job, None, interrupt)? {
             Ok(Report::Calibrated { iterations }) => {
                 looped.iterations = iterations;
                 Ok(Ok(looped))
@@ -77,6 +81,7 @@ impl<'p> Looped<'p> {
         &self,
         groups: Vec<Vec<String>>,
         job: Job,
+        turn: Option<&Turn>,
         interrupt: &Interrupt,
     ) -> Result<Result<Report, Signal>, Error> {
         let request = Request {
@@ -85,7 +90,7 @@ impl<'p> Looped<'p> {
             scratch: self.scratch.clone(),
             job,
         };
-        let started = Started::start(&request)?;
+        let started = Started::start(&request, self.surroundings, turn)?;
         let mut wait = Wait::new(Instant::now(), None, None, interrupt);
         match wait
             .until(Some(started.pidfd()), None)
@@ -238,6 +243,10 @@ impl Workload for Looped<'_> {
         "base"
     }
 
+    fn config(&self, turn: &Turn) -> Vec<(String, String)> {
+        self.surroundings.config(turn)
+    }
+
     fn observe(
         &mut self,
         turn: &Turn,
@@ -260,7 +269,7 @@ impl Workload for Looped<'_> {
                 },
             ),
         };
-        match self.run(groups, job, interrupt)? {
+        match self.run(groups, job, Some(turn), interrupt)? {
             Err(signal) => Ok(Outcome::Interrupted(signal)),
             Ok(Report::Pair {
                 empty,

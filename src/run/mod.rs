@@ -8,6 +8,7 @@ pub mod looped;
 pub mod loops;
 pub mod noise;
 pub mod schedule;
+pub mod surroundings;
 pub mod wait;
 
 use std::ffi::{CString, OsString};
@@ -41,6 +42,11 @@ pub trait Workload {
     /// is noise.
     fn is_ours(&self) -> bool {
         true
+    }
+
+    /// The settings that its sample of this turn carries.
+    fn config(&self, _turn: &Turn) -> Vec<(String, String)> {
+        Vec::new()
     }
 
     /// Runs once and tells what came of it. `partly` takes what is observed before the end, such
@@ -121,6 +127,9 @@ pub enum Error {
     /// Counters could not be opened or read.
     #[error("cannot count: {}", .0.why)]
     Count(Cause),
+    /// A setting of the measured process that was asked for cannot be had.
+    #[error("{}", .0.why)]
+    Refused(Cause),
     /// A preparation failed.
     #[error("{0}")]
     Prepare(String),
@@ -153,7 +162,7 @@ impl Error {
                 errno: Errno::ENOENT,
                 ..
             } => Some("check its spelling and $PATH; shell syntax needs --shell"),
-            Error::Count(cause) => cause.cure.as_deref(),
+            Error::Count(cause) | Error::Refused(cause) => cause.cure.as_deref(),
             _ => None,
         }
     }
@@ -275,6 +284,7 @@ pub fn drive(
                 workload: 0,
                 order: Default::default(),
                 coin: false,
+                draw: 0,
                 only: false,
             };
             match workload.observe(&turn, interrupt, &mut |_| Ok(()))? {
@@ -295,6 +305,7 @@ pub fn drive(
     while let Some(turn) = schedule.next(began.elapsed()) {
         let workload = &mut workloads[turn.workload];
         let (benchmark, variant) = (workload.benchmark().clone(), workload.variant().to_owned());
+        let settings = workload.config(&turn);
         let record = |observed: Observed| {
             let name = benchmark.clone();
             Record::Sample(Sample {
@@ -305,7 +316,11 @@ pub fn drive(
                 variant: variant.clone(),
                 iterations: observed.iterations,
                 order: turn.order,
-                config: observed.config.into_iter().collect(),
+                config: observed
+                    .config
+                    .into_iter()
+                    .chain(settings.clone())
+                    .collect(),
                 values: observed.values,
                 warnings: observed.warnings,
             })

@@ -26,6 +26,8 @@ pub struct Turn {
     pub order: Order,
     /// A coin for whatever the workload has to draw.
     pub coin: bool,
+    /// A number for whatever else it has to draw.
+    pub draw: u64,
     /// Whether this is the only round, so that nothing can be rotated over rounds.
     pub only: bool,
 }
@@ -71,6 +73,7 @@ impl Schedule {
             workload,
             order: self.order,
             coin: self.random.random(),
+            draw: self.random.random(),
             only: self.limits.rounds == 1,
         };
         self.order.sequence += 1;

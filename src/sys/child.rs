@@ -7,6 +7,7 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::{CString, c_char, c_int, c_void};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -32,11 +33,66 @@ pub struct Program {
     pub files: Vec<Option<OwnedFd>>,
     /// The CPUs that it may run on; `None` is inherited.
     pub affinity: Option<CpuSet>,
+    /// What else it sets for itself.
+    pub settings: Settings,
     /// Whether each child leads a session, and so a process group, of its own: its group is what
     /// ends it whole, and without a terminal it fails where it would ask somebody, instead of
     /// stopping for ever as a background job does. Else it stays in ours, as an interactive
     /// program must to own the terminal.
     pub own_session: bool,
+}
+
+/// What a child sets for itself before its exec, and its descendants inherit. What is `None` it
+/// inherits itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether its addresses are drawn anew in every run, as far as the machine draws any.
+    pub aslr: Option<bool>,
+    /// Whether it may have transparent huge pages. They can be kept from a process whatever it
+    /// asks for, but not be given: `true` only lifts what was kept from us.
+    pub thp: Option<bool>,
+    /// Its scheduling policy.
+    pub scheduler: Option<Scheduler>,
+    /// Its nice level, from -20 to 19.
+    pub nice: Option<i8>,
+}
+
+/// A scheduling policy; the priorities of the real-time ones are 1 to 99.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduler {
+    /// The usual one, by shares.
+    Other,
+    /// By shares, and taken to be busy rather than interactive.
+    Batch,
+    /// By shares, of which it has the least.
+    Idle,
+    /// Before all the others, until it waits or ends.
+    Fifo(u8),
+    /// Before all the others, in turns among its equals.
+    RoundRobin(u8),
+}
+
+/// What a child does before its program runs, each of which can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Looks whether we still live.
+    Stay,
+    /// Makes a session of its own.
+    Session,
+    /// Takes the descriptors that it is to have.
+    Files,
+    /// Binds itself to CPUs.
+    Affinity,
+    /// Chooses its scheduling policy.
+    Scheduler,
+    /// Chooses its nice level.
+    Nice,
+    /// Switches the randomisation of its addresses.
+    Aslr,
+    /// Switches its transparent huge pages.
+    HugePages,
+    /// Executes the program.
+    Execute,
 }
 
 /// Starts one child after another of the same program, each suspended.
@@ -49,6 +105,8 @@ pub struct Child {
     pidfd: OwnedFd,
     body: Rc<Body>,
     reaped: bool,
+    /// Put back by its drop, when the child is no longer in our memory.
+    _huge_pages: Option<HugePages>,
 }
 
 /// How a child ended.
@@ -57,7 +115,7 @@ pub struct Exit {
     /// The exec's own error, when the program never ran.
     pub exec_error: Option<Errno>,
     /// What could not be done before the exec, and why, when it did not even come to that.
-    pub setup_error: Option<(&'static str, Errno)>,
+    pub setup_error: Option<(Step, Errno)>,
     /// The exit code, when it exited by itself.
     pub code: Option<i32>,
     /// The number of the signal that killed it, if one did.
@@ -90,41 +148,47 @@ struct Body {
     parent: libc::pid_t,
     mask: SigSet,
     released: AtomicU32,
-    /// The step that failed, an index of [`STEPS`]; told by `errno` not being 0.
+    /// The step that failed, its place in [`STEPS`]; told by `errno` not being 0.
     failed_step: AtomicUsize,
     errno: AtomicI32,
 }
 
-/// What a child does that can fail, as it is told to users.
-const STEPS: [&str; 5] = [
-    "keep the child of a process that has ended",
-    "give the child a session of its own",
-    "set up the descriptors of the child",
-    "bind the child to these CPUs",
-    "execute",
+/// All steps, as they are told to users; each stands at the place that is its number.
+const STEPS: [(Step, &str); 9] = [
+    (Step::Stay, "keep the child of a process that has ended"),
+    (Step::Session, "give the child a session of its own"),
+    (Step::Files, "set up the descriptors of the child"),
+    (Step::Affinity, "bind the child to these CPUs"),
+    (Step::Scheduler, "set the scheduling policy of the child"),
+    (Step::Nice, "set the nice level of the child"),
+    (
+        Step::Aslr,
+        "switch the address-space randomisation of the child",
+    ),
+    (
+        Step::HugePages,
+        "switch the transparent huge pages of the child",
+    ),
+    (Step::Execute, "execute"),
 ];
-const STAY: usize = 0;
-const SESSION: usize = 1;
-const FILES: usize = 2;
-const AFFINITY: usize = 3;
-const EXEC: usize = 4;
+
+/// The beginning of the variable by which environments differ in length.
+const PADDING: &[u8] = b"POISE_PADDING=";
 
 const STACK_BYTES: usize = 64 * 1024;
 
 /// The kernel's `_NSIG`.
 const LAST_SIGNAL: c_int = 64;
 
+/// The personality that is none: with it the present one is asked for.
+const ASK_PERSONALITY: usize = 0xffff_ffff;
+
+const NO_ASLR: usize = libc::ADDR_NO_RANDOMIZE as usize;
+
 impl Launcher {
     /// Prepares to launch `program`; the signal mask of its children is the present one.
     pub fn new(mut program: Program) -> io::Result<Launcher> {
         lift(&mut program.files)?;
-        let null_terminated = |words: &[CString]| {
-            words
-                .iter()
-                .map(|w| w.as_ptr())
-                .chain([ptr::null()])
-                .collect()
-        };
         Ok(Launcher(Rc::new(Body {
             argv: null_terminated(&program.argv),
             envp: null_terminated(&program.envp),
@@ -138,6 +202,21 @@ impl Launcher {
         })))
     }
 
+    /// Lengthens the environment of the next children by the variable `POISE_PADDING` with `bytes`
+    /// characters, in the place of the one that the last call gave them.
+    ///
+    /// Errors: EBUSY while a child has not been reaped.
+    pub fn pad(&mut self, bytes: usize) -> io::Result<()> {
+        let body = Rc::get_mut(&mut self.0).ok_or(Errno::EBUSY)?;
+        let mut variable = PADDING.to_vec();
+        variable.resize(PADDING.len() + bytes, b'x');
+        let envp = &mut body.program.envp;
+        envp.retain(|variable| !variable.as_bytes().starts_with(PADDING));
+        envp.push(CString::new(variable)?);
+        body.envp = null_terminated(envp);
+        Ok(())
+    }
+
     /// Clones a child that waits for [`Child::release`] before its exec.
     ///
     /// Errors: EBUSY while the previous child has not been reaped, else those of `clone(2)`,
@@ -149,6 +228,8 @@ impl Launcher {
         let body = Rc::clone(&self.0);
         body.released.store(0, Ordering::Relaxed);
         body.errno.store(0, Ordering::Relaxed);
+        let huge_pages = body.program.settings.thp.map(|_| HugePages::save());
+        let huge_pages = huge_pages.transpose()?;
         let mut pidfd: c_int = -1;
         let mut mask = SigSet::empty();
         sigprocmask(
@@ -178,6 +259,7 @@ impl Launcher {
                 pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
                 body,
                 reaped: false,
+                _huge_pages: huge_pages,
             }),
         };
         // Only now may anything fail: from here on the child is killed and reaped by its drop.
@@ -250,11 +332,14 @@ impl Child {
         let errno = self.body.errno.load(Ordering::Acquire);
         let step = self.body.failed_step.load(Ordering::Relaxed);
         let failed = (errno != 0).then(|| Errno::from_raw(errno));
+        let failed = failed.and_then(|errno| Some((STEPS.get(step)?.0, errno)));
+        let (exec_error, setup_error) = match failed {
+            Some((Step::Execute, errno)) => (Some(errno), None),
+            other => (None, other),
+        };
         Ok(Exit {
-            exec_error: failed.filter(|_| step == EXEC),
-            setup_error: failed
-                .filter(|_| step != EXEC)
-                .and_then(|errno| Some((*STEPS.get(step)?, errno))),
+            exec_error,
+            setup_error,
             code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
             signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
             usage: Usage {
@@ -274,6 +359,66 @@ impl Drop for Child {
             let _ = self.wait();
         }
     }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(STEPS[*self as usize].1)
+    }
+}
+
+impl fmt::Display for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scheduler::Other => f.write_str("other"),
+            Scheduler::Batch => f.write_str("batch"),
+            Scheduler::Idle => f.write_str("idle"),
+            Scheduler::Fifo(priority) => write!(f, "fifo:{priority}"),
+            Scheduler::RoundRobin(priority) => write!(f, "rr:{priority}"),
+        }
+    }
+}
+
+impl Scheduler {
+    /// The kernel's number for the policy, and its priority.
+    fn numbers(self) -> (c_int, c_int) {
+        match self {
+            Scheduler::Other => (libc::SCHED_OTHER, 0),
+            Scheduler::Batch => (libc::SCHED_BATCH, 0),
+            Scheduler::Idle => (libc::SCHED_IDLE, 0),
+            Scheduler::Fifo(priority) => (libc::SCHED_FIFO, priority.into()),
+            Scheduler::RoundRobin(priority) => (libc::SCHED_RR, priority.into()),
+        }
+    }
+}
+
+/// Our own switch for transparent huge pages, put back by the drop. It belongs to the memory,
+/// which a child shares with us until its exec: one that switches its own switches ours.
+struct HugePages(c_int);
+
+impl HugePages {
+    fn save() -> io::Result<HugePages> {
+        // SAFETY: the call takes integers.
+        match unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, 0, 0, 0, 0) } {
+            ..0 => Err(io::Error::last_os_error()),
+            switch => Ok(HugePages(switch)),
+        }
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        // The lowest bit is the switch; since Linux 6.18 the next ones are flags to it.
+        let (disabled, flags) = (self.0 & 1, self.0 & !1);
+        // SAFETY: the call takes integers.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disabled, flags, 0, 0) };
+    }
+}
+
+/// Pointers to `words`, as exec takes them; they hold as long as the words do.
+fn null_terminated(words: &[CString]) -> Vec<*const c_char> {
+    let pointers = words.iter().map(|word| word.as_ptr());
+    pointers.chain([ptr::null()]).collect()
 }
 
 /// Moves descriptors above all the places that they are to take, so that no place is filled before
@@ -323,8 +468,8 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
     // that body or this stack, and is raw: no errno, no lock, no allocation of ours is touched.
     unsafe {
         let body = &*body.cast::<Body>().cast_const();
-        let fail = |step: usize, result: usize| -> ! {
-            body.failed_step.store(step, Ordering::Relaxed);
+        let fail = |step: Step, result: usize| -> ! {
+            body.failed_step.store(step as usize, Ordering::Relaxed);
             body.errno
                 .store(result.wrapping_neg() as i32, Ordering::Release);
             raw_syscall!(Sysno::exit_group, 127);
@@ -335,12 +480,12 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
         // Should we die while it waits, it must not wait for ever.
         raw_syscall!(Sysno::prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         if raw_syscall!(Sysno::getppid) as libc::pid_t != body.parent {
-            fail(STAY, (libc::ESRCH as usize).wrapping_neg());
+            fail(Step::Stay, (libc::ESRCH as usize).wrapping_neg());
         }
         if body.program.own_session {
             let result = raw_syscall!(Sysno::setsid);
             if failed(result) {
-                fail(SESSION, result);
+                fail(Step::Session, result);
             }
         }
         for (wanted, fd) in body.program.files.iter().zip(0usize..) {
@@ -348,7 +493,7 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
                 // Never equal, which dup3 would refuse: they were lifted.
                 let result = raw_syscall!(Sysno::dup3, wanted.as_raw_fd(), fd, 0);
                 if failed(result) {
-                    fail(FILES, result);
+                    fail(Step::Files, result);
                 }
             }
         }
@@ -360,7 +505,46 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
                 ptr::from_ref(cpus)
             );
             if failed(result) {
-                fail(AFFINITY, result);
+                fail(Step::Affinity, result);
+            }
+        }
+        if let Some(scheduler) = body.program.settings.scheduler {
+            let (policy, priority) = scheduler.numbers();
+            let result = raw_syscall!(
+                Sysno::sched_setscheduler,
+                0,
+                policy,
+                ptr::from_ref(&priority)
+            );
+            if failed(result) {
+                fail(Step::Scheduler, result);
+            }
+        }
+        if let Some(nice) = body.program.settings.nice {
+            let result = raw_syscall!(Sysno::setpriority, libc::PRIO_PROCESS, 0, nice);
+            if failed(result) {
+                fail(Step::Nice, result);
+            }
+        }
+        if let Some(aslr) = body.program.settings.aslr {
+            let result = raw_syscall!(Sysno::personality, ASK_PERSONALITY);
+            let switched = match aslr {
+                true => result & !NO_ASLR,
+                false => result | NO_ASLR,
+            };
+            // Filters such as Docker's allow the usual personalities only.
+            let result = match failed(result) || switched == result {
+                true => result,
+                false => raw_syscall!(Sysno::personality, switched),
+            };
+            if failed(result) {
+                fail(Step::Aslr, result);
+            }
+        }
+        if let Some(thp) = body.program.settings.thp {
+            let result = raw_syscall!(Sysno::prctl, libc::PR_SET_THP_DISABLE, !thp, 0, 0, 0);
+            if failed(result) {
+                fail(Step::HugePages, result);
             }
         }
         // Signals that came while we waited are delivered once they are unblocked, which is before
@@ -394,7 +578,7 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
             body.argv.as_ptr(),
             body.envp.as_ptr()
         );
-        fail(EXEC, result)
+        fail(Step::Execute, result)
     }
 }
 
@@ -406,6 +590,7 @@ fn unreachable_loop() -> ! {
 }
 
 #[cfg(test)]
+#[allow(clippy::print_stderr, reason = "a test says what it could not run")]
 mod tests {
     use super::*;
     use std::io::Read;
@@ -423,8 +608,37 @@ mod tests {
             envp: Vec::new(),
             files: Vec::new(),
             affinity: None,
+            settings: Settings::default(),
             own_session: true,
         }
+    }
+
+    /// What a program that runs with `settings` prints, as text.
+    fn output(argv: &[&str], settings: Settings, pad: Option<usize>) -> Result<String, Exit> {
+        let (mut tells, told) = io::pipe().unwrap();
+        let mut program = program(argv);
+        program.files = vec![None, Some(told.into())];
+        program.settings = settings;
+        let mut launcher = Launcher::new(program).unwrap();
+        if let Some(bytes) = pad {
+            launcher.pad(bytes + 1).unwrap();
+            launcher.pad(bytes).unwrap();
+        }
+        let child = launcher.start().unwrap();
+        child.release();
+        let exit = child.reap().unwrap();
+        drop(launcher);
+        let mut text = String::new();
+        tells.read_to_string(&mut text).unwrap();
+        match exit.code {
+            Some(0) => Ok(text),
+            _ => Err(exit),
+        }
+    }
+
+    fn has_sys_nice() -> bool {
+        let capability = caps::Capability::CAP_SYS_NICE;
+        caps::has_cap(None, caps::CapSet::Effective, capability).unwrap()
     }
 
     #[test]
@@ -514,6 +728,104 @@ mod tests {
         nowhere.affinity = Some(CpuSet::new());
         let nowhere = exit(nowhere);
         assert_eq!(nowhere.exec_error, None);
-        assert_eq!(nowhere.setup_error, Some((STEPS[AFFINITY], Errno::EINVAL)));
+        assert_eq!(nowhere.setup_error, Some((Step::Affinity, Errno::EINVAL)));
+    }
+
+    #[test]
+    fn steps_stand_at_their_numbers() {
+        for (place, (step, _)) in STEPS.into_iter().enumerate() {
+            assert_eq!(step as usize, place, "{step}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_switched_and_the_rest_of_the_personality_is_kept() {
+        let check = |aslr, want| {
+            let settings = Settings {
+                aslr,
+                ..Settings::default()
+            };
+            let text = output(&["/bin/cat", "/proc/self/personality"], settings, None).unwrap();
+            assert_eq!(text.trim(), format!("{want:08x}"), "{aslr:?}");
+        };
+        let own = std::fs::read_to_string("/proc/self/personality").unwrap();
+        let own = usize::from_str_radix(own.trim(), 16).unwrap();
+        check(None, own);
+        check(Some(false), own | NO_ASLR);
+        check(Some(true), own & !NO_ASLR);
+    }
+
+    #[test]
+    fn huge_pages_are_switched_for_the_child_alone() {
+        let switch = |path: &str| {
+            let status = std::fs::read_to_string(path).unwrap();
+            let line = status.lines().find(|line| line.starts_with("THP_enabled:"));
+            line.map(|line| line.ends_with('1'))
+        };
+        let Some(own) = switch("/proc/self/status") else {
+            return eprintln!("not run: the switch for huge pages: Linux 5.0 and newer show it");
+        };
+        for (thp, want) in [(None, own), (Some(false), false), (Some(true), true)] {
+            let settings = Settings {
+                thp,
+                ..Settings::default()
+            };
+            let argv = ["/bin/grep", "THP_enabled:.*1", "/proc/self/status"];
+            assert_eq!(output(&argv, settings, None).is_ok(), want, "{thp:?}");
+            assert_eq!(switch("/proc/self/status"), Some(own), "{thp:?}");
+        }
+    }
+
+    #[test]
+    fn scheduling_is_set() {
+        // Behind the name: priority, nice level, …, real-time priority and policy.
+        let read = |settings| {
+            let text = output(&["/bin/cat", "/proc/self/stat"], settings, None).unwrap();
+            let fields: Vec<i64> = text[text.rfind(')').unwrap() + 4..]
+                .split_whitespace()
+                .map(|field| field.parse().unwrap_or(-1))
+                .collect();
+            (fields[15], fields[36], fields[37])
+        };
+        let set = |scheduler, nice| Settings {
+            scheduler,
+            nice,
+            ..Settings::default()
+        };
+        let (nice, _, policy) = read(Settings::default());
+        assert_eq!(read(set(None, Some(19))), (19, 0, policy));
+        assert_eq!(read(set(Some(Scheduler::Batch), None)), (nice, 0, 3));
+        assert_eq!(read(set(Some(Scheduler::Idle), Some(19))), (19, 0, 5));
+        if !has_sys_nice() {
+            return eprintln!("not run: privileged scheduling: it takes CAP_SYS_NICE");
+        }
+        assert_eq!(read(set(Some(Scheduler::Other), Some(-20))), (-20, 0, 0));
+        assert_eq!(read(set(Some(Scheduler::Fifo(7)), None)).1, 7);
+        assert_eq!(read(set(Some(Scheduler::Fifo(7)), None)).2, 1);
+        assert_eq!(read(set(Some(Scheduler::RoundRobin(99)), None)).1, 99);
+        assert_eq!(read(set(Some(Scheduler::RoundRobin(99)), None)).2, 2);
+    }
+
+    #[test]
+    fn a_setting_that_fails_is_named() {
+        let check = |settings, want| {
+            let exit = output(&["/bin/true"], settings, None).unwrap_err();
+            assert_eq!((exit.setup_error, exit.exec_error), (Some(want), None));
+        };
+        let settings = Settings {
+            scheduler: Some(Scheduler::Fifo(100)),
+            ..Settings::default()
+        };
+        check(settings, (Step::Scheduler, Errno::EINVAL));
+    }
+
+    #[test]
+    fn environments_are_padded_to_the_length_that_was_asked_for_last() {
+        let text = |pad| output(&["/usr/bin/env"], Settings::default(), pad).unwrap();
+        assert_eq!(text(None), "");
+        for bytes in [0, 16, 4080] {
+            let want = format!("POISE_PADDING={}\n", "x".repeat(bytes));
+            assert_eq!(text(Some(bytes)), want);
+        }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) fn poise_at(path: &Path) -> Command {
     for setting in ["NO_COLOR", "CLICOLOR_FORCE", "COLUMNS"] {
         command.env_remove(setting);
     }
+    // Tests run side by side; who holds would make the others wait.
+    command.env("POISE_NO_HOLD", "1");
     command.stdin(Stdio::null());
     raw::default_signals(&mut command);
     command

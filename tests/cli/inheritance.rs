@@ -12,6 +12,7 @@ fn both(text: &str, prepare: impl Fn(&mut Command)) -> [String; 3] {
         .env_remove("NO_COLOR")
         .env_remove("CLICOLOR_FORCE")
         .env_remove("COLUMNS");
+    plain.env("POISE_NO_HOLD", "1");
     plain.stdin(std::process::Stdio::null());
     raw::default_signals(&mut plain);
     plain.args(["-c", text]);

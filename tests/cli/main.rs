@@ -11,5 +11,6 @@ mod permission;
 mod raw;
 mod records;
 mod stat;
+mod surroundings;
 mod terminal;
 mod usage;

@@ -63,7 +63,7 @@ impl Drop for Paranoid {
 }
 
 /// An ordinary user, and a copy of the program that they may read.
-struct Nobody {
+pub(crate) struct Nobody {
     directory: TempDir,
     program: PathBuf,
 }
@@ -72,7 +72,7 @@ impl Nobody {
     const ID: u32 = 65534;
 
     /// None, with a word about it, where we cannot become them.
-    fn new(what: &str) -> Option<Nobody> {
+    pub(crate) fn new(what: &str) -> Option<Nobody> {
         if !is_root() {
             not_run(what, "only root can become another user");
             return None;
@@ -96,7 +96,7 @@ impl Nobody {
         command
     }
 
-    fn run(&self, arguments: &str) -> Ran {
+    pub(crate) fn run(&self, arguments: &str) -> Ran {
         finish(self.poise().args(words(arguments)))
     }
 }

@@ -68,8 +68,17 @@ pub(crate) fn own_terminal(command: &mut Command) {
     });
 }
 
+/// System call `number` fails with `errno` in the child and all its descendants.
+pub(crate) fn deny(command: &mut Command, number: libc::c_long, errno: Errno) {
+    filter(command, number, Filter::Deny(errno));
+}
+
 /// The child and all its descendants are filtered by seccomp(2).
-pub(crate) fn filter_perf_event_open(command: &mut Command, filter: Filter) {
+pub(crate) fn filter_perf_event_open(command: &mut Command, action: Filter) {
+    filter(command, libc::SYS_perf_event_open, action);
+}
+
+fn filter(command: &mut Command, number: libc::c_long, action: Filter) {
     /// Offsets in `struct seccomp_data`: `nr`, and the lower half of `args[1]`, the pid.
     const NR: u32 = 0;
     const PID: u32 = if cfg!(target_endian = "little") {
@@ -85,8 +94,8 @@ pub(crate) fn filter_perf_event_open(command: &mut Command, filter: Filter) {
         k: value,
     };
     let ret = |action| stmt(libc::BPF_RET | libc::BPF_K, action);
-    let number = libc::SYS_perf_event_open as u32;
-    let program = match filter {
+    let number = number as u32;
+    let program = match action {
         Filter::Deny(errno) => vec![
             load(NR),
             equal(number, 0, 1),

@@ -3,6 +3,8 @@
 //! A harness of its own: the keeper is this program executed anew, as is the victim, which is
 //! traced so that it can be killed at any one of the system calls that it makes.
 
+#![allow(clippy::print_stdout)]
+
 mod real;
 mod trace;
 mod tree;

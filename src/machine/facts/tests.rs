@@ -28,8 +28,8 @@ fn ask_everything(roots: &Roots) -> String {
             ),
             (
                 facts.on_battery(),
-                facts.aslr(),
-                facts.thp(),
+                facts.aslr(None),
+                facts.thp(None),
                 facts.mitigations(),
                 facts.clocksource()
             ),
@@ -109,14 +109,18 @@ fn a_laptop() {
     assert_eq!(facts.lockdown().as_deref(), Some("integrity"));
     assert_eq!(facts.rdpmc(), Some(Rdpmc::Mapped));
     assert_eq!(facts.tracefs(), Tracefs::NotMounted);
-    assert_eq!(facts.thp().unwrap().defrag.as_deref(), Some("madvise"));
+    assert_eq!(facts.thp(None).unwrap().defrag.as_deref(), Some("madvise"));
     assert_eq!(facts.load(), Some(f64::from(0.08_f32)));
     assert_eq!(facts.swap_used_bytes(), Some(0));
     fake.sys("class/power_supply/AC/online", "1\n");
     fake.sys("class/power_supply/BAT0/status", "Not charging\n");
     assert_eq!(facts.on_battery(), Some(false));
     fake.proc("self/personality", "00040000\n");
-    assert_eq!(facts.aslr(), Some(Aslr::Off));
+    assert_eq!(facts.aslr(None), Some(Aslr::Off));
+    assert_eq!(facts.aslr(Some(true)), Some(Aslr::Full));
+    fake.proc("self/status", "Name:\tpoise\nTHP_enabled:\t0\n");
+    assert_eq!(facts.thp(None).unwrap().enabled, "off");
+    assert_eq!(facts.thp(Some(true)).unwrap().enabled, "madvise");
     fake.sys("devices/system/cpu/intel_pstate/no_turbo", "1\n");
     assert_eq!(facts.boost(), Some(Boost::Off));
 }
@@ -306,8 +310,8 @@ fn malformed_files_are_unknown() {
             let shown = String::from_utf8_lossy(&content[..content.len().min(20)]).into_owned();
             assert_eq!(facts.smt(), None, "{name} {shown:?}");
             assert_eq!(facts.boost(), None, "{name} {shown:?}");
-            assert_eq!(facts.aslr(), None, "{name} {shown:?}");
-            assert_eq!(facts.thp(), None, "{name} {shown:?}");
+            assert_eq!(facts.aslr(None), None, "{name} {shown:?}");
+            assert_eq!(facts.thp(None), None, "{name} {shown:?}");
             assert_eq!(facts.online(), None, "{name} {shown:?}");
             assert_eq!(facts.myself(), None, "{name} {shown:?}");
             assert_eq!(facts.load(), None, "{name} {shown:?}");
