@@ -228,55 +228,54 @@ fn clocks_leave_about_the_due_number_of_records() {
 
 #[test]
 fn children_are_recorded_by_one_ring_a_cpu() {
-    let cpus = procfs::process::Process::myself()
-        .unwrap()
-        .status()
+    let status = procfs::process::Process::myself()
+        .and_then(|me| me.status())
         .unwrap();
-    let cpus: Vec<u32> = cpus
-        .cpus_allowed_list
-        .unwrap()
-        .into_iter()
-        .flat_map(|(first, last)| first..=last)
-        .collect();
-    let how = Recording {
-        tasks: true,
-        ..EACH
-    };
+    let cpus = status.cpus_allowed_list.unwrap();
+    let cpus = cpus.into_iter().flat_map(|(first, last)| first..=last);
     let tid = gettid().as_raw();
-    let mut rings = Vec::new();
-    for cpu in cpus {
-        match ring("page-faults:u", Target::ThreadOnCpu { tid, cpu }, how) {
-            Some(ring) => rings.push(ring),
-            None => return,
+    for enable_on_exec in [false, true] {
+        let how = Recording {
+            tasks: true,
+            enable_on_exec,
+            ..EACH
+        };
+        let mut rings = Vec::new();
+        for cpu in cpus.clone() {
+            match ring("page-faults:u", Target::ThreadOnCpu { tid, cpu }, how) {
+                Some(ring) => rings.push(ring),
+                None => return,
+            }
         }
+        if !enable_on_exec {
+            rings.iter().for_each(|ring| ring.enable().unwrap());
+        }
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let pid = child.id() as i32;
+        let mut records: Vec<PerfRecord> = rings.iter_mut().flat_map(take).collect();
+        records.sort_by_key(|record| record.stamp.time_ns);
+        let first = |is: &dyn Fn(&Body) -> bool| records.iter().position(|r| is(&r.body));
+        let forked = first(&|body| matches!(body, Body::Fork { pid: of, .. } if *of == pid));
+        let named = first(
+            &|body| matches!(body, Body::Comm { pid: of, name, exec: true, .. } if *of == pid && name == "true"),
+        );
+        let mapped = first(
+            &|body| matches!(body, Body::Mapped(at) if at.pid == pid && at.path.ends_with("true")),
+        );
+        let ended = first(&|body| matches!(body, Body::Exit { pid: of, .. } if *of == pid));
+        // The child has the events from its birth, and they are enabled in it at its own exec.
+        assert_eq!(forked.is_some(), !enable_on_exec);
+        let order = [forked.or(named), named, mapped, ended];
+        assert!(order.iter().all(Option::is_some), "{order:?} {records:?}");
+        assert!(order.is_sorted(), "{order:?}");
+        let faults = overflows(&records);
+        let of_child = faults.iter().filter(|(stamp, _)| stamp.pid == pid).count();
+        assert!(of_child > 10, "{records:?}");
+        assert!(!enable_on_exec || of_child == faults.len(), "{records:?}");
+        let lost: u64 = rings.iter().map(|ring| ring.lost().unwrap()).sum();
+        assert_eq!(lost, 0);
     }
-    rings.iter().for_each(|ring| ring.enable().unwrap());
-    let mut child = Command::new("true").spawn().unwrap();
-    child.wait().unwrap();
-    let pid = child.id() as i32;
-    let mut records: Vec<PerfRecord> = rings.iter_mut().flat_map(take).collect();
-    records.sort_by_key(|record| record.stamp.time_ns);
-    let first = |is: &dyn Fn(&Body) -> bool| records.iter().position(|r| is(&r.body));
-    let forked = first(&|body| matches!(body, Body::Fork { pid: of, .. } if *of == pid));
-    let named = first(
-        &|body| matches!(body, Body::Comm { pid: of, name, exec: true, .. } if *of == pid && name == "true"),
-    );
-    let mapped = first(
-        &|body| matches!(body, Body::Mapped(at) if at.pid == pid && at.path.ends_with("true")),
-    );
-    let ended = first(&|body| matches!(body, Body::Exit { pid: of, .. } if *of == pid));
-    let order = [forked, named, mapped, ended];
-    assert!(order.iter().all(Option::is_some), "{order:?} {records:?}");
-    assert!(order.is_sorted(), "{order:?}");
-    // It faulted in its own memory, within what it has mapped.
-    let faults: BTreeSet<u64> = overflows(&records)
-        .into_iter()
-        .filter(|(stamp, _)| stamp.pid == pid)
-        .filter_map(|(_, overflow)| overflow.address)
-        .collect();
-    assert!(faults.len() > 10, "{faults:?}");
-    let lost: u64 = rings.iter().map(|ring| ring.lost().unwrap()).sum();
-    assert_eq!(lost, 0);
 }
 
 #[test]
