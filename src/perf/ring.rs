@@ -40,8 +40,8 @@ pub enum Rate {
 }
 
 impl Recording {
-    /// What `kernel.perf_event_mlock_kb` gives to an ordinary user, who has its default: one such
-    /// ring a CPU.
+    /// As much as every user may lock for one ring a CPU, by the default of
+    /// `kernel.perf_event_mlock_kb`.
     pub const USUAL_BYTES: usize = 512 << 10;
 }
 
@@ -62,8 +62,8 @@ impl Recording {
 /// ring of each CPU.
 ///
 /// For poll(2) it becomes readable when the ring is half full, once for each time, and hangs up when
-/// the first target has ended. What is there can be taken at any time, and a wake-up may be about
-/// what was taken already.
+/// the first target has ended, with all children recorded. What is there can be taken at any time,
+/// and a wake-up may be about what was taken already.
 ///
 /// `task-clock` and `cpu-clock` leave records of user mode alone: [`Event::attr`] opens them for
 /// everybody.

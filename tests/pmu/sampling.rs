@@ -1,7 +1,8 @@
 //! Sampling on a real PMU: as many records as are due, from where the work is.
 //!
-//! Only `cycles` are sampled here: the virtual machine's emulator loses most overflows of
-//! `instructions`, though it counts them exactly.
+//! Only `cycles` are sampled here. The virtual machine counts `instructions` exactly, but loses most
+//! of their records: its emulator looks for their overflow no oftener than the kernel ticks, 250
+//! times a second, so that of 4000 due in 0.4 s there were 101.
 
 use counterpoise::perf::reading::Reading;
 use counterpoise::perf::record::{Body, Layout, Mode, Overflow};
@@ -54,7 +55,8 @@ fn a_period_gives_the_due_number_of_records_from_within_the_loop() {
     };
     let (got, due) = (overflows.len() as f64, (reading.count / PERIOD) as f64);
     assert!(due > 50.0, "{reading:?}");
-    assert!((got / due - 1.0).abs() < 0.03, "{got} of {due}");
+    let tolerance = if bed::in_guest() { 0.0 } else { 0.03 };
+    assert!((got / due - 1.0).abs() <= tolerance, "{got} of {due}");
     let code = spin::spin as fn(u64) as usize as u64;
     let within = |overflow: &&Overflow| (code..code + 64).contains(&overflow.ip);
     let from_loop = overflows.iter().filter(within).count() as f64;

@@ -1,7 +1,7 @@
 #![allow(clippy::print_stderr, reason = "a test says what it could not run")]
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::gettid;
@@ -179,6 +179,25 @@ fn a_ring_is_readable_from_half_full_on() {
     }
     take(&mut ring);
     assert!(!is_readable(&ring));
+}
+
+#[test]
+fn a_ring_hangs_up_when_its_thread_has_ended() {
+    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let opened = ring("page-faults:u", Target::Thread(child.id() as i32), EACH);
+    if let Some(ring) = &opened {
+        let hung_up = || {
+            let mut fds = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, 0u8).unwrap();
+            fds[0].revents().unwrap().contains(PollFlags::POLLHUP)
+        };
+        ring.enable().unwrap();
+        assert!(!hung_up());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(hung_up());
+    }
+    child.wait_with_output().unwrap();
 }
 
 #[test]
