@@ -37,7 +37,7 @@ pub enum Status {
 }
 
 /// What was found out about counters by trying them.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct PmuFindings {
     /// The usual events, and for those that don't really count, why.
     pub events: Vec<(String, Result<(), Cause>)>,
@@ -45,6 +45,8 @@ pub struct PmuFindings {
     pub counters: Option<Result<usize, Cause>>,
     /// Whether counters can be read without a system call; `None` when it was not tried.
     pub rdpmc: Option<Result<(), Cause>>,
+    /// The real frequency of some CPUs under load, in Hz, where it can be measured.
+    pub frequencies_hz: Vec<(u32, f64)>,
 }
 
 /// Looks at everything, in the order in which it is best read.

@@ -39,6 +39,8 @@
 //! | turn | in [`perf::plan`], one group of hardware events that fits the PMU, counted in every so-manieth run; in [`run::schedule`], one run that is due |
 //! | round | one pass over all workloads, in a drawn order |
 //! | series | the values of one unit of one benchmark, in time order |
+//! | record | one element of our stream; but a [`perf::record::PerfRecord`] is a `PERF_RECORD_*` of the kernel's, taken from a ring buffer, and never called a sample |
+//! | overflow | an event's count went past its period, which leaves a `PerfRecord`: what others call a sample |
 //! | tare | what measuring itself costs, and its subtraction |
 //! | noise | what the rest of the machine did meanwhile |
 //!
@@ -128,6 +130,8 @@
 //!
 //! - A new event spelling: `perf/symbol.rs` or `perf/catalog.rs`. A new ratio: the table in
 //!   `perf/reading.rs`, which also makes its events share a turn.
+//! - A profiler by sampling: [`perf::ring`], whose documentation says what the kernel allows; a
+//!   further kind of `PerfRecord`: `perf/record.rs`.
 //! - A new loop: the catalogue in `run/loops/spec.rs` and its work in `run/loops/work.rs`.
 //! - A new fact of the machine: `machine/facts/`; what it means for a user: `doctor/`.
 //! - Something else that a measured process can be given: `sys::child::Settings`, which applies it,

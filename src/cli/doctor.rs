@@ -6,10 +6,11 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 
 use crate::doctor::{self, Finding, PmuFindings, Status};
-use crate::machine::facts::Roots;
+use crate::machine::facts::{Facts, Roots};
 use crate::perf::catalog::Catalog;
 use crate::perf::selfread::SelfCounters;
 use crate::perf::{Access, plan};
+use crate::run::frequency;
 use crate::sample::Cause;
 
 /// Tell what can be measured on this machine and what cannot, and what would mend it
@@ -39,7 +40,8 @@ const USUAL: [&str; 14] = [
 ];
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
-    let findings = doctor::examine(&Roots::default(), &pmu_findings());
+    let roots = Roots::default();
+    let findings = doctor::examine(&roots, &pmu_findings(&roots));
     let text: String = match arguments.json {
         true => findings.iter().map(json).collect(),
         false => findings.iter().map(line).collect(),
@@ -48,8 +50,12 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Tries the usual events, the number of counters, and reading them without a system call.
-fn pmu_findings() -> PmuFindings {
+/// CPUs whose real frequency is measured, at most: each takes some 20 ms.
+const MEASURED_CPUS: usize = 8;
+
+/// Tries the usual events, the number of counters, reading them without a system call, and what
+/// CPUs spread over those that we may run on do under load.
+fn pmu_findings(roots: &Roots) -> PmuFindings {
     let access = Access::look("/proc".as_ref(), "/sys".as_ref());
     let catalog = Catalog::default();
     let rdpmc = || -> Result<(), Cause> {
@@ -65,6 +71,11 @@ fn pmu_findings() -> PmuFindings {
             false => Err(Cause::new("the kernel does not allow it for this event")),
         }
     };
+    let myself = Facts::new(roots).myself();
+    let cpus = myself.map(|me| me.cpus).unwrap_or_default();
+    let spread = cpus
+        .iter()
+        .step_by(cpus.len().div_ceil(MEASURED_CPUS).max(1));
     PmuFindings {
         events: USUAL
             .iter()
@@ -75,6 +86,12 @@ fn pmu_findings() -> PmuFindings {
             .collect(),
         counters: Some(plan::counter_budget(&access)),
         rdpmc: Some(rdpmc()),
+        frequencies_hz: spread
+            .filter_map(|cpu| {
+                let figure = frequency::measured(cpu, &catalog, &access);
+                Some((cpu, figure.number()?))
+            })
+            .collect(),
     }
 }
 

@@ -122,7 +122,10 @@ impl Exam<'_> {
         let topic = "frequency";
         let policies = self.facts.policies();
         let Some(first) = policies.first() else {
-            let what = "the CPUs' frequency can neither be read nor set";
+            let what = format!(
+                "the CPUs' frequency can neither be read nor set{}",
+                self.under_load()
+            );
             return Some(match self.is_virtual() {
                 true => Finding::limited(topic, what, "the host rules it"),
                 false => Finding::limited(topic, what, "no cpufreq driver is loaded")
@@ -142,6 +145,18 @@ impl Exam<'_> {
         let ranges = distinct(&Policy::range);
         if !ranges.is_empty() {
             what += &format!(", {}", ranges.join(" and "));
+        }
+        what += &self.under_load();
+        let strayed = self.pmu.frequencies_hz.iter().find(|(cpu, hz)| {
+            let of_cpu = policies.iter().find(|policy| policy.cpus.contains(*cpu));
+            of_cpu.and_then(|policy| policy.is_kept_at(*hz)) == Some(false)
+        });
+        if let Some((cpu, hz)) = strayed {
+            let cause = format!(
+                "CPU {cpu} runs at {:.2} GHz and not at what is set: boost, heat, a power limit or the hypervisor rules it",
+                hz * 1e-9
+            );
+            return Some(Finding::limited(topic, what, cause));
         }
         let fixed = |policy: &Policy| {
             let steady = matches!(
@@ -166,6 +181,22 @@ impl Exam<'_> {
             true => finding.cure(self.as_root(&format!("echo performance | tee {files}"))),
             false => finding,
         })
+    }
+
+    /// `; 3.80 GHz under load`, or the range when CPUs differ; nothing where it cannot be measured.
+    fn under_load(&self) -> String {
+        let ghz = self.pmu.frequencies_hz.iter().map(|(_, hz)| hz * 1e-9);
+        let Some(least) = ghz.clone().reduce(f64::min) else {
+            return String::new();
+        };
+        let (least, most) = (
+            format!("{least:.2}"),
+            format!("{:.2}", ghz.fold(least, f64::max)),
+        );
+        match least == most {
+            true => format!("; {most} GHz under load"),
+            false => format!("; {least}-{most} GHz under load"),
+        }
     }
 
     pub(super) fn boost(&self) -> Option<Finding> {

@@ -276,6 +276,54 @@ fn an_arm_board_has_switches_of_its_own() {
 }
 
 #[test]
+fn the_measured_frequency_stands_beside_the_drivers_word() {
+    let fake = fake::arm_board();
+    let check = |only_khz: Option<&str>, frequencies_hz: &[(u32, f64)], want: &str, cause: &str| {
+        for file in ["scaling_min_freq", "scaling_max_freq"] {
+            if let Some(khz) = only_khz {
+                fake.sys(&format!("devices/system/cpu/cpufreq/policy4/{file}"), khz);
+            }
+        }
+        let pmu = PmuFindings {
+            frequencies_hz: frequencies_hz.to_vec(),
+            ..PmuFindings::default()
+        };
+        let findings = examine(&fake.roots, &pmu);
+        let found = find(&findings, "frequency").unwrap();
+        assert_eq!(format!("{}: {}", found.status.word(), found.what), want);
+        assert_eq!(found.cause.as_deref(), Some(cause));
+    };
+    let driver = "limited: cpufreq-dt, governor schedutil, 408-1416 MHz and 408-1800 MHz";
+    let governor = "the governor changes the frequency with the load";
+    check(None, &[], driver, governor);
+    check(
+        None,
+        &[(0, 1.416e9), (3, 1.4161e9)],
+        &format!("{driver}; 1.42 GHz under load"),
+        governor,
+    );
+    check(
+        None,
+        &[(0, 1.416e9), (4, 1.1e9)],
+        &format!("{driver}; 1.10-1.42 GHz under load"),
+        governor,
+    );
+    let set = "limited: cpufreq-dt, governor schedutil, 408-1416 MHz and 1200 MHz";
+    check(
+        Some("1200000"),
+        &[(0, 1.416e9), (4, 1.19e9)],
+        &format!("{set}; 1.19-1.42 GHz under load"),
+        governor,
+    );
+    check(
+        Some("1200000"),
+        &[(0, 1.416e9), (4, 1.0e9)],
+        &format!("{set}; 1.00-1.42 GHz under load"),
+        "CPU 4 runs at 1.00 GHz and not at what is set: boost, heat, a power limit or the hypervisor rules it",
+    );
+}
+
+#[test]
 fn paranoid_levels() {
     let fake = fake::arm_board();
     let check = |level: &str, want: &str, cure: Option<&str>| {
@@ -333,6 +381,7 @@ fn events_that_fail_for_one_reason_share_a_line() {
         ],
         counters: Some(Err(no_pmu.clone())),
         rdpmc: Some(Err(no_pmu)),
+        frequencies_hz: Vec::new(),
     };
     let fake = fake::bare_vm();
     let findings = examine(&fake.roots, &pmu);

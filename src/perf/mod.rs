@@ -10,6 +10,8 @@ pub mod listing;
 pub mod plan;
 pub mod pmu;
 pub mod reading;
+pub mod record;
+pub mod ring;
 pub mod selfread;
 mod symbol;
 pub mod tracefs;
@@ -103,6 +105,8 @@ impl Access {
             }
             Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => Cause::new("this PMU does not have it"),
             Errno::EOPNOTSUPP => Cause::new("this PMU cannot count it in this way"),
+            Errno::EPERM if error.action == "map" => Cause::new("its memory is more than kernel.perf_event_mlock_kb allows this user")
+                .cure("make the ring smaller, or sudo sysctl kernel.perf_event_mlock_kb=65536"),
             Errno::EACCES | Errno::EPERM => match (self.privileged, self.paranoid) {
                 (false, Some(level)) if level >= 1 => Cause::new(format!("kernel.perf_event_paranoid is {level}"))
                     .cure(format!(

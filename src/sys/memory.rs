@@ -86,6 +86,11 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// The address of the first byte that may be touched.
+    pub fn address(&self) -> usize {
+        self.mapped.addr().get() + self.start
+    }
+
     /// Writes one byte at `offset`; past the end it writes nothing.
     #[inline]
     pub fn touch(&self, offset: usize) {

@@ -13,6 +13,13 @@ pub enum Target {
     Myself,
     /// One thread by its id, on any CPU (with `inherit`: and the children it makes from now on).
     Thread(i32),
+    /// One thread by its id, while it is on this CPU.
+    ThreadOnCpu {
+        /// The thread.
+        tid: i32,
+        /// The CPU.
+        cpu: u32,
+    },
     /// Every task on one CPU.
     Cpu(u32),
 }
@@ -22,6 +29,7 @@ impl Target {
         match self {
             Target::Myself => (0, -1),
             Target::Thread(tid) => (tid, -1),
+            Target::ThreadOnCpu { tid, cpu } => (tid, cpu as i32),
             Target::Cpu(cpu) => (-1, cpu as i32),
         }
     }
@@ -69,6 +77,22 @@ pub fn disable(fd: impl AsFd, group: bool) -> io::Result<()> {
 pub fn reset(fd: impl AsFd, group: bool) -> io::Result<()> {
     // SAFETY: as for `enable`.
     check(unsafe { perf_event_open_sys::ioctls::RESET(fd.as_fd().as_raw_fd(), group_flag(group)) })
+}
+
+/// The kernel's number of an event, which its records carry.
+pub fn id(fd: impl AsFd) -> io::Result<u64> {
+    let mut id = 0;
+    // SAFETY: the kernel writes one u64, which `id` is, and the descriptor is open for the call.
+    check(unsafe { perf_event_open_sys::ioctls::ID(fd.as_fd().as_raw_fd(), &mut id) })?;
+    Ok(id)
+}
+
+/// Makes an event write its records into the ring buffer of the event behind `ring`. The kernel
+/// wants both on the same CPU or, where they follow a thread, of the same thread (EINVAL).
+pub fn set_output(fd: impl AsFd, ring: impl AsFd) -> io::Result<()> {
+    let ring = ring.as_fd().as_raw_fd();
+    // SAFETY: the ioctl takes a plain integer and both descriptors are open for the call.
+    check(unsafe { perf_event_open_sys::ioctls::SET_OUTPUT(fd.as_fd().as_raw_fd(), ring) })
 }
 
 fn group_flag(group: bool) -> u32 {

@@ -91,7 +91,8 @@ pub(crate) fn count(events: &[Event], work: impl FnOnce()) -> Vec<Reading> {
     counters.read().unwrap()
 }
 
-/// A setting of the kernel, changed until this is dropped.
+/// A setting of the kernel, changed until this is dropped: a file below /proc/sys/kernel, or any
+/// by its whole path.
 pub(crate) struct Setting {
     path: PathBuf,
     old: String,

@@ -2,5 +2,7 @@
 
 mod bed;
 mod command;
+mod frequency;
 mod itself;
 mod permission;
+mod sampling;

@@ -190,6 +190,13 @@ impl Facts<'_> {
 }
 
 impl Policy {
+    /// Whether the CPUs really run at `hz` when only one frequency is allowed: within 5 % of it.
+    /// `None` where several are allowed.
+    pub fn is_kept_at(&self, hz: f64) -> Option<bool> {
+        let only_khz = self.max_khz.filter(|max| self.min_khz == Some(*max))?;
+        Some((hz / (only_khz as f64 * 1e3) - 1.0).abs() <= 0.05)
+    }
+
     /// The frequencies allowed now: `800-4200 MHz`, or `3000 MHz` when there is no choice.
     pub fn range(&self) -> Option<String> {
         Some(range_text(self.min_khz?, self.max_khz?))

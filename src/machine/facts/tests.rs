@@ -168,6 +168,14 @@ fn an_amd_server() {
     assert_eq!(policies[3].boost, Some(false));
     assert_eq!(policies[3].governors, ["performance", "performance"]);
     assert_eq!(policies[3].range().as_deref(), Some("1500-3799 MHz"));
+    assert_eq!(policies[3].is_kept_at(3.0e9), None);
+    let only = Policy {
+        min_khz: Some(2_000_000),
+        max_khz: Some(2_000_000),
+        ..Policy::default()
+    };
+    let kept = [1.89e9, 1.91e9, 2.0e9, 2.09e9, 2.11e9].map(|hz| only.is_kept_at(hz));
+    assert_eq!(kept, [false, true, true, true, false].map(Some));
 
     let accounting = facts.accounting();
     let period = |cpus: &str| accounting.period_sec(&CpuList::parse(cpus).unwrap());
