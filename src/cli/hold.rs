@@ -9,12 +9,15 @@ use clap::Args;
 
 use super::options::{self, Bound, ChildOptions, Cpus};
 use super::{Usage, exit, stat};
-use crate::machine::Roots;
+use crate::machine::facts::CpuList;
 use crate::machine::hold::lock::{self, Holder, Lock, Refusal, Sharing};
 use crate::machine::hold::{self, Fate, Frequency, Hold, Journal, Wish};
+use crate::machine::{Facts, Roots};
 use crate::perf::Access;
+use crate::perf::catalog::Catalog;
 use crate::perf::plan::Plan;
 use crate::run::command::{self, Command, Output};
+use crate::run::frequency;
 use crate::run::interrupt::Interrupt;
 use crate::run::schedule::Turn;
 use crate::run::{Outcome, Tally, Workload};
@@ -65,6 +68,7 @@ impl MeasureOptions {
             (true, cpus) => Ok(Held {
                 hold: None,
                 bound: Bound::choose(cpus.unwrap_or(&Cpus::Any))?,
+                not_kept: None,
             }),
         }
     }
@@ -83,6 +87,8 @@ pub(super) struct Held {
     hold: Option<Hold>,
     /// Where the measured process runs.
     pub(super) bound: Bound,
+    /// What the CPU does instead of what was asked of it.
+    not_kept: Option<Warning>,
 }
 
 impl HoldOptions {
@@ -111,9 +117,11 @@ impl HoldOptions {
             return Err(Unheld { what, cause }.into());
         }
         let bound = Bound::choose(cpus)?;
+        let not_kept = not_kept(&roots, &held, bound.cpus.as_ref());
         Ok(Held {
             hold: Some(held),
             bound,
+            not_kept,
         })
     }
 }
@@ -133,6 +141,28 @@ pub(super) struct Unheld {
     what: &'static str,
     /// Why, and what would mend it.
     pub(super) cause: Cause,
+}
+
+/// A doubt when the CPU that is measured on, or the first one, does not really run at the frequency
+/// that it was set to: drivers and firmware take it for a hint.
+fn not_kept(roots: &Roots, hold: &Hold, cpus: Option<&CpuList>) -> Option<Warning> {
+    if !hold.report().holds_frequency {
+        return None;
+    }
+    let policies = Facts::new(roots).policies();
+    let first = || policies.first()?.cpus.iter().next();
+    let cpu = cpus.and_then(|cpus| cpus.iter().next()).or_else(first)?;
+    let policy = policies.iter().find(|policy| policy.cpus.contains(cpu))?;
+    let access = Access::look(&roots.proc, &roots.sys);
+    let hz = frequency::measured(cpu, &Catalog::default(), &access).number()?;
+    let is_kept = policy.is_kept_at(hz)?;
+    (!is_kept).then(|| {
+        Warning(format!(
+            "CPU {cpu} runs at {:.2} GHz under load, not at the {} that it was set to",
+            hz / 1e9,
+            policy.range().unwrap_or_default()
+        ))
+    })
 }
 
 impl Held {
@@ -155,7 +185,10 @@ impl Held {
     pub(super) fn doubts(&self) -> Vec<Warning> {
         let of_hold = self.hold.iter().flat_map(|hold| &hold.report().doubts);
         let doubts = of_hold.cloned().map(Warning);
-        doubts.chain(self.bound.doubt.clone()).collect()
+        doubts
+            .chain(self.not_kept.clone())
+            .chain(self.bound.doubt.clone())
+            .collect()
     }
 }
 

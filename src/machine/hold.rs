@@ -53,6 +53,8 @@ pub struct Hold {
 pub struct Report {
     /// What is held, as noun phrases: `the lock`, `1800 MHz`.
     pub held: Vec<String>,
+    /// Whether the frequency is among it.
+    pub holds_frequency: bool,
     /// What is not, and why.
     pub not_held: Vec<(&'static str, Cause)>,
     /// What did not become as it was asked for, and what an earlier hold has left.
@@ -108,7 +110,10 @@ impl Hold {
                 hold.report.held.push("the lock".to_owned());
                 hold.clean_up();
                 match hold.hold_frequency(wish.frequency, &lock) {
-                    Ok(frequency) => hold.report.held.push(frequency),
+                    Ok(frequency) => {
+                        hold.report.held.push(frequency);
+                        hold.report.holds_frequency = true;
+                    }
                     Err(cause) => hold.report.not_held.push(("frequency", cause)),
                 }
             }
@@ -229,7 +234,7 @@ impl Drop for Hold {
 impl Report {
     /// What is held in fixed words, for comparing: `lock frequency`.
     pub fn words(&self) -> String {
-        match self.not_held.is_empty() {
+        match self.holds_frequency {
             true => "lock frequency".to_owned(),
             false => "lock".to_owned(),
         }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout)]
 
+mod machine;
 mod real;
 mod trace;
 mod tree;
