@@ -1,5 +1,5 @@
 #!/bin/bash
-# boot.sh DIR: boots a fresh guest, runs DIR/run in it as root, relays its output and exit status.
+# boot.sh DIR: boots a fresh guest, runs DIR/main in it as root, relays its output and exit status.
 #
 # The guest's / is DIR laid over a busybox. Its CPUs take 2^-SHIFT instructions a cycle of
 # 1 GHz, with one CPU exactly. Environment: SHIFT (1), CPUS (1), POLICIES of cpufreq (1), SECONDS_AT_MOST (600).

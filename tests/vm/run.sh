@@ -11,10 +11,10 @@ mkdir "$work/tests"
 cp "$program" "$work/tests/program"
 built=$(dirname "$program")
 cp "${built%/deps}/poise" "$work/tests/"
-cat >"$work/run" <<END
+cat >"$work/main" <<END
 #!/bin/sh
 export POISE_BIN=/tests/poise POISE_VM_SHIFT=${SHIFT:-1} RUST_TEST_THREADS=1
 exec /tests/program $(printf '%q ' "$@")
 END
-chmod +x "$work/run"
+chmod +x "$work/main"
 "$here/boot.sh" "$work"

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::unistd::AccessFlags;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ const WRITABLE: &str = "devices/system/cpu";
 /// Writing one setting can change another (a limit clamped while boost is off, the switch of the
 /// whole machine and those of its policies), so what did not stay is written again.
 const PASSES: usize = 3;
+
+/// cpufreq takes new limits over in a worker thread, some time after the write.
+const SETTLING: Duration = Duration::from_millis(100);
 
 impl Setting {
     /// The setting at `path` as it is now; `None` when there is no such file.
@@ -111,6 +115,23 @@ impl Setting {
     fn read(&self, roots: &Roots) -> io::Result<String> {
         read(&self.file(roots)?)
     }
+
+    fn is(&self, value: &str, roots: &Roots) -> bool {
+        matches!(self.read(roots), Ok(is) if is == value)
+    }
+
+    /// What it is, if somebody else has set that since all was written.
+    fn foreign(&self, roots: &Roots) -> Option<String> {
+        let (is, now) = (self.read(roots).ok()?, self.now.as_ref()?);
+        if is == *now || is == self.old || is == self.wanted {
+            return None;
+        }
+        // The lower limit shows no more than the upper one, whatever was asked of it.
+        let upper = self.path.strip_suffix("scaling_min_freq");
+        let upper = upper.map(|policy| roots.sys.join(policy).join("scaling_max_freq"));
+        let is_clamped = upper.is_some_and(|upper| matches!(read(&upper), Ok(max) if max == is));
+        (!is_clamped).then_some(is)
+    }
 }
 
 /// Writes what is wanted, and reads back what came of it into `now`. Gives, for each setting that
@@ -121,15 +142,14 @@ pub(super) fn apply<'s>(
 ) -> Vec<String> {
     let mut settings: Vec<&mut Setting> = settings.collect();
     let mut errors: Vec<Option<io::Error>> = settings.iter().map(|_| None).collect();
+    let took = |setting: &Setting| setting.is(&setting.wanted, roots);
     for _ in 0..PASSES {
-        let mut wrote = false;
         for (setting, error) in settings.iter().zip(&mut errors) {
-            if !matches!(setting.read(roots), Ok(is) if is == setting.wanted) {
+            if !took(setting) {
                 *error = setting.write(roots, &setting.wanted).err();
-                wrote = true;
             }
         }
-        if !wrote {
+        if settled(|| settings.iter().all(|setting| took(setting))) {
             break;
         }
     }
@@ -159,33 +179,34 @@ pub(super) fn restore(settings: &[Setting], roots: &Roots) -> Vec<Fate> {
     // All are judged before the first is written, which may change others.
     let mut fates: Vec<Fate> = settings
         .iter()
-        .map(|setting| match (setting.read(roots), &setting.now) {
-            (Ok(is), Some(now)) if is != *now && is != setting.old && is != setting.wanted => {
-                Fate::Foreign(is)
-            }
-            _ => Fate::Restored,
+        .map(|setting| match setting.foreign(roots) {
+            Some(is) => Fate::Foreign(is),
+            None => Fate::Restored,
         })
         .collect();
     for _ in 0..PASSES {
-        let mut wrote = false;
         for (setting, fate) in settings.iter().zip(&mut fates).rev() {
-            if matches!(fate, Fate::Foreign(_)) || is_back(setting, roots) {
+            if matches!(fate, Fate::Foreign(_)) || setting.is(&setting.old, roots) {
                 continue;
             }
-            wrote = true;
             *fate = match setting.write(roots, &setting.old) {
                 Ok(()) => Fate::Restored,
                 Err(error) => Fate::Failed(reason(&error)),
             };
         }
-        if !wrote {
+        let all_back = || {
+            let mut written = settings.iter().zip(&fates);
+            written
+                .all(|(setting, fate)| *fate != Fate::Restored || setting.is(&setting.old, roots))
+        };
+        if settled(all_back) {
             break;
         }
     }
     for (setting, fate) in settings.iter().zip(&mut fates) {
         match fate {
             Fate::Foreign(_) => {}
-            _ if is_back(setting, roots) => *fate = Fate::Restored,
+            _ if setting.is(&setting.old, roots) => *fate = Fate::Restored,
             Fate::Failed(_) => {}
             Fate::Restored => {
                 *fate = Fate::Failed(match setting.read(roots) {
@@ -198,8 +219,16 @@ pub(super) fn restore(settings: &[Setting], roots: &Roots) -> Vec<Fate> {
     fates
 }
 
-fn is_back(setting: &Setting, roots: &Roots) -> bool {
-    matches!(setting.read(roots), Ok(is) if is == setting.old)
+/// Whether `holds` comes true before long.
+fn settled(holds: impl Fn() -> bool) -> bool {
+    let began = Instant::now();
+    while !holds() {
+        if began.elapsed() > SETTLING {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
 }
 
 /// The value without the white space round it.
@@ -292,6 +321,18 @@ mod tests {
         );
         assert_eq!(get(&fake, "scaling_max_freq"), "3000000");
         assert_eq!(get(&fake, "scaling_governor"), "powersave");
+    }
+
+    #[test]
+    fn a_lower_limit_under_anothers_upper_one_is_ours() {
+        let (fake, mut settings) = machine();
+        apply(settings.iter_mut(), &fake.roots);
+        for file in ["scaling_max_freq", "scaling_min_freq"] {
+            fake.sys(&format!("{POLICY}/{file}"), "1200000\n");
+        }
+        restore(&settings, &fake.roots);
+        assert_eq!(get(&fake, "scaling_max_freq"), "1200000");
+        assert_eq!(get(&fake, "scaling_min_freq"), "400000");
     }
 
     #[test]
