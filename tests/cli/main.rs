@@ -5,6 +5,7 @@ mod bench;
 mod common;
 mod ends;
 mod exactness;
+mod hold;
 mod inheritance;
 mod listing;
 mod permission;
