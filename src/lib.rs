@@ -41,6 +41,9 @@
 //! | series | the values of one unit of one benchmark, in time order |
 //! | record | one element of our stream; but a [`perf::record::PerfRecord`] is a `PERF_RECORD_*` of the kernel's, taken from a ring buffer, and never called a sample |
 //! | overflow | an event's count went past its period, which leaves a `PerfRecord`: what others call a sample |
+//! | hold | the state in which the machine is pinned and locked by us: [`machine::hold`] |
+//! | journal | the file with the machine's old settings, written before the first one is changed |
+//! | keeper | the small process that puts the old settings back when we die |
 //! | tare | what measuring itself costs, and its subtraction |
 //! | noise | what the rest of the machine did meanwhile |
 //!
@@ -82,7 +85,7 @@
 //!
 //! - `perf` and `machine` never import each other; `run` and `doctor` join them. `format` never
 //!   imports `stats`.
-//! - Nothing but `machine` will ever write under `/sys`; today nothing does.
+//! - Nothing but [`machine::hold`] writes under `/sys`.
 //! - `unsafe` stands in [`sys`] alone, with its reason at every block.
 //! - Whatever reads the machine from `/proc`, `/sys` or tracefs takes the root as a parameter, so
 //!   that a test can build a fake tree. Fakes are paths, not traits. Only what concerns living
@@ -99,9 +102,29 @@
 //!   ([`perf::plan::try_out`]): PMUs open raw events that they do not have.
 //! - Samples keep time order; sorting works on a copy.
 //!
+//! ## Holding the machine
+//!
+//! [`machine::hold::Hold::begin`] takes the lock (a `flock` on a directory in `/sys`: nothing to
+//! create, nothing to abuse), gives back what an earlier hold has left, writes the journal and syncs
+//! it, starts the keeper and waits until nothing but SIGKILL ends it, and only then writes the first
+//! setting. What the kernel made of each is read back into the journal, so that at the end another's
+//! change can be told from ours. Ending, the keeper gives everything back, by our wish or because
+//! our end of the socket is closed; killed, it leaves that to us; both killed, to the next hold. So
+//! giving back can happen twice and at any point: it looks at what is, not at what was done.
+//! `tests/hold` kills both at every kind of step.
+//!
+//! Settings are not independent (a limit is clamped while boost is off; cpufreq takes limits over
+//! in a worker thread after the write), so writing and giving back go in passes until all is as
+//! it should be. What could not be given back stays in the journal.
+//!
+//! Where the plan was changed: a command is not bound to one CPU unless asked (a Go compiler on one
+//! CPU is another program), loops are; and the lock's "since when" is the start of the holder's
+//! process, for the kernel keeps no time of the lock and an ordinary user has no place to write it
+//! that others could trust.
+//!
 //! ## A command's way
 //!
-//! 1. The door turns flags into a [`perf::plan::Plan`], which tries every event by opening it, and
+//! 1. The door holds the machine, and turns flags into a [`perf::plan::Plan`], which tries every event by opening it, and
 //!    keeps these trials open and disabled: the kernel patches its code at the first open of a
 //!    kind and at the last close, and would do so at every run.
 //! 2. [`run::drive`] asks [`run::schedule`] (pure) for the next turn.

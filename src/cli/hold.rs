@@ -353,7 +353,7 @@ fn restore(roots: &Roots, wait: Option<Duration>, interrupt: &Interrupt) -> anyh
     }
     for one in &returned {
         match one.complaint(roots) {
-            None => super::print(&format!("{}\n", one.setting.story(roots)))?,
+            None => super::print(&format!("{} again\n", one.setting.before()))?,
             Some(complaint) => super::remark(&complaint),
         }
     }

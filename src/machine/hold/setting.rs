@@ -82,6 +82,11 @@ impl Setting {
         format!("{} is {is}, was {}", self.name(), self.old)
     }
 
+    /// What it was before, in words.
+    pub fn before(&self) -> String {
+        format!("{} is {}", self.name(), self.old)
+    }
+
     /// The shell command that sets the old value by hand.
     pub fn by_hand(&self, roots: &Roots) -> String {
         format!(
