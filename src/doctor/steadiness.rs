@@ -168,19 +168,15 @@ impl Exam<'_> {
         if policies.iter().all(fixed) {
             return Some(Finding::good(topic, what));
         }
-        let finding = Finding::limited(
-            topic,
-            what,
-            "the governor changes the frequency with the load",
-        );
-        let offered = policies
-            .iter()
-            .all(|p| p.governors.iter().any(|g| g == "performance"));
-        let files = "/sys/devices/system/cpu/cpufreq/policy*/scaling_governor";
-        Some(match offered {
-            true => finding.cure(self.as_root(&format!("echo performance | tee {files}"))),
-            false => finding,
-        })
+        let cause = "the governor changes the frequency with the load";
+        Some(Finding::limited(topic, what, cause).cure(self.by_holding()))
+    }
+
+    /// What mends a setting for as long as it matters.
+    fn by_holding(&self) -> String {
+        self.as_root(
+            "poise stat and bench hold it while they measure, poise hold -- COMMAND while anything else runs",
+        )
     }
 
     /// `; 3.80 GHz under load`, or the range when CPUs differ; nothing where it cannot be measured.
@@ -206,18 +202,8 @@ impl Exam<'_> {
             Boost::On => "on",
             Boost::Mixed => "on for some CPUs",
         };
-        let intel = self.facts.policies().iter().any(|policy| {
-            policy
-                .driver
-                .as_deref()
-                .is_some_and(|d| d == "intel_pstate" || d == "intel_cpufreq")
-        });
-        let command = match intel {
-            true => "echo 1 > /sys/devices/system/cpu/intel_pstate/no_turbo",
-            false => "echo 0 > /sys/devices/system/cpu/cpufreq/boost",
-        };
         let cause = "above the nominal frequency, heat and the neighbouring cores set the speed";
-        Some(Finding::limited(topic, what, cause).cure(self.as_root(command)))
+        Some(Finding::limited(topic, what, cause).cure(self.by_holding()))
     }
 
     pub(super) fn power(&self) -> Option<Finding> {

@@ -57,14 +57,16 @@ fn a_laptop() {
         "frequency",
         "limited: intel_pstate, governor powersave, 400-4700 MHz",
         Some(
-            "as root: echo performance | tee /sys/devices/system/cpu/cpufreq/policy*/scaling_governor",
+            "as root: poise stat and bench hold it while they measure, poise hold -- COMMAND while anything else runs",
         ),
     );
     check(
         &fake,
         "boost",
         "limited: on",
-        Some("as root: echo 1 > /sys/devices/system/cpu/intel_pstate/no_turbo"),
+        Some(
+            "as root: poise stat and bench hold it while they measure, poise hold -- COMMAND while anything else runs",
+        ),
     );
     check(
         &fake,
@@ -114,7 +116,9 @@ fn an_amd_server() {
         &fake,
         "boost",
         "limited: on for some CPUs",
-        Some("echo 0 > /sys/devices/system/cpu/cpufreq/boost"),
+        Some(
+            "poise stat and bench hold it while they measure, poise hold -- COMMAND while anything else runs",
+        ),
     );
     check(
         &fake,
@@ -270,7 +274,7 @@ fn an_arm_board_has_switches_of_its_own() {
         "frequency",
         "limited: cpufreq-dt, governor schedutil, 408-1416 MHz and 408-1800 MHz",
         Some(
-            "as root: echo performance | tee /sys/devices/system/cpu/cpufreq/policy*/scaling_governor",
+            "as root: poise stat and bench hold it while they measure, poise hold -- COMMAND while anything else runs",
         ),
     );
 }
