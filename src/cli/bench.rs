@@ -148,7 +148,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         Unit::named(shown),
     );
     let roots = Roots::default();
-    let mut noise = Noise::watch(&roots);
+    let mut noise = Noise::watch(&roots, surroundings.cpus.as_ref());
     let driven = run::drive(
         &mut schedule,
         0,

@@ -237,7 +237,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         recorder.show_progress(&arguments.output_options, rounds, Unit::named("sec/op"));
     }
     let roots = Roots::default();
-    let mut noise = Noise::watch(&roots);
+    let mut noise = Noise::watch(&roots, surroundings.cpus.as_ref());
     let mut sink = |record| {
         if let Record::Sample(sample) = &record
             && sample.config.contains_key(INTERVAL_END)

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
+use crate::machine::facts::CpuList;
 use crate::machine::{Busy, Facts, Roots};
 use crate::sample::{Figure, Value, Warning};
 
@@ -20,22 +21,36 @@ const DOUBTFUL_CPUS: f64 = 0.25;
 /// Watches the whole machine by a look now and then.
 pub struct Noise<'r> {
     roots: &'r Roots,
+    /// CPUs that share a core with those that we measure on.
+    siblings: CpuList,
     last: Option<Look>,
 }
 
 struct Look {
     at: Instant,
     busy: Busy,
+    /// Seconds in which the siblings were busy, one second each at most.
+    siblings_sec: f64,
     /// CPU time of ourselves and of the children that we waited for.
     own_sec: f64,
 }
 
 impl<'r> Noise<'r> {
-    /// Watches the machine under `roots`, from now on.
-    pub fn watch(roots: &'r Roots) -> Noise<'r> {
+    /// Watches the machine under `roots`, from now on, for what is measured on `cpus` if it is
+    /// bound to any.
+    pub fn watch(roots: &'r Roots, cpus: Option<&CpuList>) -> Noise<'r> {
+        let facts = Facts::new(roots);
+        let siblings = cpus.map_or_else(CpuList::default, |cpus| {
+            let all = cpus.iter().flat_map(|cpu| {
+                let of_core = facts.siblings(cpu);
+                of_core.iter().collect::<Vec<_>>()
+            });
+            all.filter(|&sibling| !cpus.contains(sibling)).collect()
+        });
         Noise {
             roots,
-            last: Look::now(roots),
+            last: Look::now(roots, &siblings),
+            siblings,
         }
     }
 
@@ -49,7 +64,8 @@ impl<'r> Noise<'r> {
         if elapsed < WINDOW {
             return (Vec::new(), None);
         }
-        let (Some(now), Some(last)) = (Look::now(self.roots), self.last.take()) else {
+        let (Some(now), Some(last)) = (Look::now(self.roots, &self.siblings), self.last.take())
+        else {
             return (Vec::new(), None);
         };
         let spent = now.busy.since(&last.busy);
@@ -63,12 +79,20 @@ impl<'r> Noise<'r> {
             Value::new("others-CPUs", sampled(cpus(others_sec))),
             Value::new("steal-CPUs", sampled(cpus(spent.steal_sec))),
         ];
+        let siblings = cpus((now.siblings_sec - last.siblings_sec).max(0.0));
+        if !self.siblings.is_empty() {
+            values.push(Value::new("sibling-CPUs", sampled(siblings)));
+        }
         let frequency_hz = Facts::new(self.roots).frequency_hz();
         values.extend(frequency_hz.map(|hz| Value::new("CPU-Hz", sampled(hz))));
         let doubtful = cpus(others_sec + spent.steal_sec) > DOUBTFUL_CPUS;
-        let warning = doubtful.then(|| {
+        let what = match siblings > DOUBTFUL_CPUS {
+            true => Some("of the same core"),
+            false => doubtful.then_some("of the machine"),
+        };
+        let warning = what.map(|what| {
             Warning(format!(
-                "others kept more than {DOUBTFUL_CPUS} CPUs busy meanwhile"
+                "others kept more than {DOUBTFUL_CPUS} CPUs {what} busy meanwhile"
             ))
         });
         self.last = Some(now);
@@ -77,7 +101,7 @@ impl<'r> Noise<'r> {
 }
 
 impl Look {
-    fn now(roots: &Roots) -> Option<Look> {
+    fn now(roots: &Roots, siblings: &CpuList) -> Option<Look> {
         let used_sec = |who| {
             let usage = getrusage(who).ok()?;
             Some(
@@ -87,9 +111,19 @@ impl Look {
             )
         };
         let own_sec = used_sec(UsageWho::RUSAGE_SELF)? + used_sec(UsageWho::RUSAGE_CHILDREN)?;
+        // The lines of single CPUs cost more to read, and are needed on few machines.
+        let siblings_sec = match siblings.is_empty() {
+            true => 0.0,
+            false => {
+                let each = Busy::read_each(&roots.proc).ok()?;
+                let of_siblings = each.iter().filter(|(cpu, _)| siblings.contains(**cpu));
+                of_siblings.map(|(_, busy)| busy.busy_sec).sum()
+            }
+        };
         Some(Look {
             at: Instant::now(),
             busy: Busy::read(&roots.proc).ok()?,
+            siblings_sec,
             own_sec,
         })
     }
@@ -98,11 +132,12 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::fake;
 
     #[test]
     fn a_look_comes_only_after_its_window() {
         let roots = Roots::default();
-        let mut noise = Noise::watch(&roots);
+        let mut noise = Noise::watch(&roots, None);
         assert_eq!(noise.look(), (Vec::new(), None));
         std::thread::sleep(WINDOW);
         let (values, _) = noise.look();
@@ -126,8 +161,40 @@ mod tests {
             sys: "/nonexistent".into(),
             run: "/nonexistent".into(),
         };
-        let mut noise = Noise::watch(&nowhere);
+        let mut noise = Noise::watch(&nowhere, None);
         std::thread::sleep(WINDOW);
         assert_eq!(noise.look(), (Vec::new(), None));
+    }
+
+    #[test]
+    fn siblings_are_watched_where_there_are_any() {
+        let fake = fake::laptop();
+        for cpu in 0..8 {
+            let list = format!("devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+            fake.sys(&list, format!("{},{}\n", cpu % 4, cpu % 4 + 4));
+        }
+        let siblings = |cpus: &str| {
+            let cpus = CpuList::parse(cpus).unwrap();
+            Noise::watch(&fake.roots, Some(&cpus)).siblings.to_string()
+        };
+        assert_eq!(siblings("1"), "5");
+        assert_eq!(siblings("1,5"), "");
+        assert_eq!(siblings("0-2"), "4-6");
+        let cpu = |ticks: u32| {
+            format!("cpu  0 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0\ncpu5 {ticks} 0 0 0 0 0 0\n")
+        };
+        fake.proc("stat", cpu(0));
+        let mut noise = Noise::watch(&fake.roots, CpuList::parse("1").as_ref());
+        std::thread::sleep(WINDOW);
+        fake.proc("stat", cpu(50));
+        let (values, warning) = noise.look();
+        let busy = values
+            .iter()
+            .find(|value| value.unit.as_str() == "sibling-CPUs");
+        assert!(
+            busy.and_then(|busy| busy.figure.number()) > Some(0.5),
+            "{values:?}"
+        );
+        assert!(warning.is_some_and(|Warning(text)| text.contains("of the same core")));
     }
 }
