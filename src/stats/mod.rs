@@ -3,7 +3,10 @@
 //! Every function returns `None` for a set that it can say nothing of: an empty one, or one with
 //! a figure that is not a finite number. Nothing here panics on figures.
 
+pub mod mann_whitney;
+mod normal;
 pub mod order;
+pub mod series;
 pub mod signed_rank;
 
 /// An interval that holds the estimated quantity with a known probability.
