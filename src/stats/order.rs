@@ -55,7 +55,7 @@ pub fn median_interval(figures: &[f64], confidence: f64) -> Option<Interval> {
 /// It takes the stretches between neighbouring figures in the order of the probability that the
 /// median lies in them, the lower first of two alike, until they hold `confidence`; so it may
 /// reach one rank further down than up, and where there are too few figures it has an infinite
-/// end. From 31 figures on the probabilities are normal, with U corrected for continuity.
+/// end. From 31 figures on the probabilities are normal, corrected for continuity.
 /// `go-moremath` `stats.QuantileCI` at ½; where that, by rounding, takes the upper of two equal
 /// stretches (n = 24 at 95 %), this does not.
 pub fn benchstat_interval(figures: &[f64], confidence: f64) -> Option<Interval> {
