@@ -2,8 +2,21 @@
 //!
 //! Every function returns `None` for a set that it can say nothing of: an empty one, or one with
 //! a figure that is not a finite number. Nothing here panics on figures.
+//!
+//! Whoever compares two variants needs three of the modules: [`paired::Pairs`] when every run of
+//! one stands beside a run of the other, [`comparison`] for groups, for figures that do not vary,
+//! for families and verdicts, and [`sequential::Rule`] for the levels. Below them lie the tests
+//! ([`signed_rank`], [`mann_whitney`]) and [`order`] statistics; [`series`] looks at one series in
+//! time order.
 
+pub mod comparison;
+mod fourier;
+pub mod mann_whitney;
+mod normal;
 pub mod order;
+pub mod paired;
+pub mod sequential;
+pub mod series;
 pub mod signed_rank;
 
 /// An interval that holds the estimated quantity with a known probability.

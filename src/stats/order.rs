@@ -1,6 +1,6 @@
 //! Order statistics: quantiles, the median and its distribution-free interval, ranks. Never assumes a distribution; sorting works on a copy.
 
-use super::Interval;
+use super::{Interval, normal};
 
 /// The figures in rising order, or `None` when there are none or one is not a finite number.
 pub fn sorted(figures: &[f64]) -> Option<Vec<f64>> {
@@ -48,6 +48,46 @@ pub fn median_interval(figures: &[f64], confidence: f64) -> Option<Interval> {
         high: sorted[sorted.len() - rank],
         confidence: coverage,
     })
+}
+
+/// The interval of the median that benchstat prints, for tables that are to equal its own.
+///
+/// It takes the stretches between neighbouring figures in the order of the probability that the
+/// median lies in them, the lower first of two alike, until they hold `confidence`; so it may
+/// reach one rank further down than up, and where there are too few figures it has an infinite
+/// end. From 31 figures on the probabilities are normal, corrected for continuity.
+/// `go-moremath` `stats.QuantileCI` at ½; where that, by rounding, takes the upper of two equal
+/// stretches (n = 24 at 95 %), this does not.
+pub fn benchstat_interval(figures: &[f64], confidence: f64) -> Option<Interval> {
+    if !(confidence > 0.0 && confidence < 1.0) {
+        return None;
+    }
+    let sorted = sorted(figures)?;
+    let n = sorted.len();
+    let (low, high, confidence) = benchstat_ranks(n, confidence);
+    Some(Interval {
+        low: if low == 0 {
+            f64::NEG_INFINITY
+        } else {
+            sorted[low - 1]
+        },
+        high: if high > n {
+            f64::INFINITY
+        } else {
+            sorted[high - 1]
+        },
+        confidence,
+    })
+}
+
+/// The geometric mean; `None` also when a figure is not above 0.
+pub fn geometric_mean(figures: &[f64]) -> Option<f64> {
+    let positive = |x: &f64| x.is_finite() && *x > 0.0;
+    if figures.is_empty() || !figures.iter().all(positive) {
+        return None;
+    }
+    let logarithms: f64 = figures.iter().map(|x| x.ln()).sum();
+    Some((logarithms / figures.len() as f64).exp())
 }
 
 /// How many figures an interval of the median at `confidence` takes: 6 at 95 %, 8 at 99 %.
@@ -120,6 +160,44 @@ fn median_rank(n: usize, confidence: f64) -> Option<(usize, f64)> {
     best
 }
 
+/// The ranks, from 1, between which [`benchstat_interval`] lies, and its confidence. Rank 0 and
+/// n + 1 are infinitely far.
+fn benchstat_ranks(n: usize, confidence: f64) -> (usize, usize, f64) {
+    if n <= 30 {
+        // Stretch k lies between the k-th figure and the next.
+        let mut chances = vec![0.5_f64.powi(n as i32)];
+        for k in 1..=n {
+            chances.push(chances[k - 1] * (n - k + 1) as f64 / k as f64);
+        }
+        let (mut low, mut high) = (n / 2, n / 2 + 1);
+        let mut held = chances[n / 2];
+        while held < confidence && high - low <= n {
+            // Alike are those as far from both ends.
+            if low > 0 && low + high > n {
+                low -= 1;
+                held += chances[low];
+            } else {
+                held += chances[high];
+                high += 1;
+            }
+        }
+        return (low, high, held);
+    }
+    let (middle, deviation) = (n as f64 / 2.0, (n as f64).sqrt() / 2.0);
+    let below = |rank: f64| normal::cumulative((rank - 0.5 - middle) / deviation);
+    let held = |low: f64, high: f64| below(high) - below(low);
+    let reach = normal::two_sided(1.0 - confidence) * deviation;
+    let low = (middle - reach + 0.5).floor().max(0.0);
+    let high = n as f64 + 1.0 - low;
+    let biased = held(low, high - 1.0);
+    let (high, held) = if biased >= confidence {
+        (high - 1.0, biased)
+    } else {
+        (high, held(low, high))
+    };
+    (low as usize, high as usize, held)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -167,6 +245,48 @@ mod tests {
             assert_eq!([rank as f64, (n + 1 - rank) as f64], row[..2], "{case}");
             assert_close(coverage, row[2], 1e-12, &case);
         }
+    }
+
+    #[test]
+    fn benchstats_intervals_are_those_of_the_reference() {
+        for row in include_str!("../../benchdata/benchstat_medianci.csv").lines() {
+            let row: Vec<&str> = row.split(',').collect();
+            let n: usize = row[1].parse().unwrap();
+            let rising: Vec<f64> = (1..=n).map(|x| x as f64).collect();
+            let got = benchstat_interval(&rising, 0.95).unwrap();
+            let end = |at: usize| match row[at].parse::<f64>().unwrap() {
+                0.0 => f64::NEG_INFINITY,
+                rank if rank > n as f64 => f64::INFINITY,
+                rank => rank,
+            };
+            // There rounding decides between two equal stretches.
+            let turned = if n == 24 { 1.0 } else { 0.0 };
+            assert_eq!(
+                [got.low, got.high].map(|x| x + turned),
+                [end(2), end(3)],
+                "{n}"
+            );
+            assert_close(got.confidence, row[4].parse().unwrap(), 1e-12, row[1]);
+        }
+        assert_eq!(benchstat_interval(&[1.0], 1.0), None);
+        let single = benchstat_interval(&[1.0], 0.95).unwrap();
+        assert_eq!(
+            (single.low, single.high),
+            (f64::NEG_INFINITY, f64::INFINITY)
+        );
+    }
+
+    #[test]
+    fn geometric_means_are_of_positive_figures() {
+        let check = |figures: &[f64], want| assert_eq!(geometric_mean(figures), want);
+        check(&[4.0], Some(4.0));
+        check(&[], None);
+        check(&[1.0, 0.0], None);
+        check(&[1.0, -1.0], None);
+        check(&[1.0, f64::INFINITY], None);
+        // Medians and mean of the column `sec/op` of benchstat's table of two compile benchmarks.
+        let got = geometric_mean(&[0.15884482500000002, 0.22906464050000003]).unwrap();
+        assert_close(got, 0.19075044622204798, 1e-14, "benchstat");
     }
 
     #[test]
