@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
+use super::identity::Identity;
 use super::options::{self, EventOptions, OutputOptions};
 use super::recorder::Recorder;
 use super::{Usage, stat};
@@ -70,6 +71,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
 
+    /// Run the loops as root although sudo was called by somebody else.
+    #[arg(long)]
+    as_root: bool,
+
     #[command(flatten)]
     output: OutputOptions,
 }
@@ -97,6 +102,11 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             }
         }
     }
+    let identity = Identity::look(arguments.as_root)?;
+    identity.settle()?;
+    if !arguments.output.quiet {
+        identity.remark("the loops run");
+    }
     let (plan, doubts) = arguments.events.plan(DEFAULT_EVENTS, Target::Myself)?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let tick_sec = options::tick_sec(None);
@@ -121,7 +131,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     };
     let mut schedule = Schedule::new(seed, workloads.len(), limits);
     let mut recorder = Recorder::open(&arguments.output)?;
-    recorder.begin(seed, doubts).map_err(run::Error::Output)?;
+    recorder
+        .begin(seed, &identity, doubts)
+        .map_err(run::Error::Output)?;
     let shown = if arguments.latency {
         "p50-sec"
     } else {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 
+use super::identity::Identity;
 use crate::doctor::{self, Finding, PmuFindings, Status};
 use crate::machine::facts::Roots;
 use crate::perf::catalog::Catalog;
@@ -39,13 +40,33 @@ const USUAL: [&str; 14] = [
 ];
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
-    let findings = doctor::examine(&Roots::default(), &pmu_findings());
+    let mut findings = doctor::examine(&Roots::default(), &pmu_findings());
+    findings.push(user(Identity::look(false)));
     let text: String = match arguments.json {
         true => findings.iter().map(json).collect(),
         false => findings.iter().map(line).collect(),
     };
     super::print(&text)?;
     Ok(0)
+}
+
+/// As whom commands run.
+fn user(identity: anyhow::Result<Identity>) -> Finding {
+    let (status, what, cause, cure) = match identity {
+        Ok(identity) => (Status::Note, identity.about(), None, None),
+        Err(error) => {
+            let what = "stat and bench do not know as whom to run".to_owned();
+            let cure = "unset SUDO_UID, or use --as-root".to_owned();
+            (Status::Missing, what, Some(error.to_string()), Some(cure))
+        }
+    };
+    Finding {
+        topic: "user",
+        status,
+        what,
+        cause,
+        cure,
+    }
 }
 
 /// Tries the usual events, the number of counters, and reading them without a system call.

@@ -5,6 +5,7 @@ mod bench;
 mod doctor;
 mod events;
 mod generate;
+mod identity;
 mod options;
 mod recorder;
 mod stat;
@@ -68,10 +69,16 @@ pub fn main() -> ExitCode {
     if let [_, verb, request] = &std::env::args_os().collect::<Vec<_>>()[..]
         && verb == run::batch::VERB
     {
-        return match run::batch::serve(&request.to_string_lossy()) {
+        let taken_over = sys::privilege::take_over();
+        return match taken_over.and_then(|()| run::batch::serve(&request.to_string_lossy())) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(exit::FAILURE),
         };
+    }
+    // Before anything is opened or believed.
+    if let Err(error) = sys::privilege::settle() {
+        complain(&anyhow::Error::new(error).context("cannot give up privilege"));
+        return ExitCode::from(exit::REFUSED);
     }
     let cli = Cli::parse();
     match cli.color {
@@ -126,6 +133,9 @@ fn code_of(error: &anyhow::Error) -> u8 {
         Some(run::Error::TooManyFailures { code, .. }) => return *code,
         _ => {}
     }
+    if error.is::<identity::Stuck>() {
+        return exit::REFUSED;
+    }
     match error.is::<Usage>() || error.is::<perf::grammar::EventError>() {
         true => exit::USAGE,
         false => exit::FAILURE,
@@ -148,6 +158,7 @@ fn complain(error: &anyhow::Error) {
     ) {
         (Some(error), _) => error.hint().map(str::to_owned),
         (_, Some(usage)) => usage.hint.clone(),
+        _ if error.is::<identity::Stuck>() => Some(identity::Stuck::HINT.to_owned()),
         _ => None,
     };
     if let Some(hint) = hint {

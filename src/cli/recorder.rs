@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use super::identity::Identity;
 use super::options::OutputOptions;
 use crate::format::{Format, Writer};
 use crate::machine::facts::{Facts, Roots};
@@ -74,7 +75,12 @@ impl Recorder {
 
     /// Says the doubts about the whole run and writes the header. The machine's facts are gathered
     /// only when somebody will read them.
-    pub(super) fn begin(&mut self, seed: u64, warnings: Vec<Warning>) -> io::Result<()> {
+    pub(super) fn begin(
+        &mut self,
+        seed: u64,
+        identity: &Identity,
+        warnings: Vec<Warning>,
+    ) -> io::Result<()> {
         if !self.quiet {
             warnings
                 .iter()
@@ -83,6 +89,8 @@ impl Recorder {
         if self.writer.is_none() {
             return Ok(());
         }
+        let mut machine = Facts::header(&Roots::default());
+        machine.insert("user".to_owned(), identity.word());
         self.take(Record::Header(Header {
             tool: concat!("poise ", env!("CARGO_PKG_VERSION")).to_owned(),
             started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -90,7 +98,7 @@ impl Recorder {
             command: std::env::args_os()
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
-            machine: Facts::header(&Roots::default()),
+            machine,
             warnings,
         }))
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
+use super::identity::Identity;
 use super::options::{self, EventOptions, OutputOptions};
 use super::recorder::Recorder;
 use super::{Usage, exit};
@@ -128,6 +129,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
 
+    /// Run the command as root although sudo was called by somebody else.
+    #[arg(long)]
+    as_root: bool,
+
     #[command(flatten)]
     output_options: OutputOptions,
 
@@ -150,6 +155,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
+    let identity = Identity::look(arguments.as_root)?;
+    identity.settle()?;
+    if !arguments.command.is_empty() && !arguments.output_options.quiet {
+        identity.remark("the command runs");
+    }
     if let Some(path) = &arguments.input {
         return show(path, arguments);
     }
@@ -205,7 +215,9 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     };
     let mut schedule = Schedule::new(seed, 1, limits);
     let mut recorder = Recorder::open(&arguments.output_options)?;
-    recorder.begin(seed, doubts).map_err(run::Error::Output)?;
+    recorder
+        .begin(seed, &identity, doubts)
+        .map_err(run::Error::Output)?;
     if arguments.repeat > 1 {
         let rounds = arguments.time.is_none().then_some(arguments.repeat);
         recorder.show_progress(&arguments.output_options, rounds, Unit::named("sec/op"));

@@ -18,7 +18,7 @@ use crate::perf::plan::Readings;
 use crate::perf::reading::Reading;
 use crate::perf::selfread::{Mark, SelfCounters};
 use crate::sys::child::{Child, Launcher, Program};
-use crate::sys::{clock, descriptor};
+use crate::sys::{clock, descriptor, privilege};
 
 /// The word by which we execute ourselves for it; no verb for users.
 pub const VERB: &str = "__batch";
@@ -169,7 +169,10 @@ impl Started {
             own_session: true,
         };
         let mut launcher = Launcher::new(program).map_err(failed("prepare to launch"))?;
-        let child = launcher.start().map_err(failed("start a process"))?;
+        // What counts here must be able to count there.
+        let child = privilege::hand_on(|| launcher.start())
+            .flatten()
+            .map_err(failed("start a process"))?;
         child.release();
         Ok(Started { child, report })
     }

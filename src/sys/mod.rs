@@ -10,5 +10,6 @@ pub mod futex;
 pub mod memory;
 pub mod page;
 pub mod perf_event;
+pub mod privilege;
 pub mod signal;
 pub mod spin;

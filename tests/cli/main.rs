@@ -8,6 +8,7 @@ mod exactness;
 mod inheritance;
 mod listing;
 mod permission;
+mod privilege;
 mod raw;
 mod records;
 mod stat;
