@@ -11,7 +11,7 @@ use std::process::Command;
 use caps::Capability;
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::ForkResult;
+use nix::unistd::{ForkResult, Gid, setgroups};
 
 /// What becomes of perf_event_open(2).
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,12 @@ pub(crate) enum Filter {
     Deny(Errno),
     /// It ends the caller at once when it is aimed at another process than the caller.
     KillAtAnother,
+}
+
+/// The child has these groups beside its own.
+pub(crate) fn groups(command: &mut Command, groups: &[u32]) {
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    before_exec(command, move || Ok(setgroups(&groups)?));
 }
 
 /// The child can be interrupted even when we cannot, as in the background of a shell.
