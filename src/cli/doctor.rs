@@ -41,7 +41,9 @@ const USUAL: [&str; 14] = [
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let mut findings = doctor::examine(&Roots::default(), &pmu_findings());
-    findings.push(user(Identity::look(false)));
+    // Beside what we ourselves may do.
+    let own = findings.iter().position(|one| one.topic == "capabilities");
+    findings.insert(own.map_or(0, |at| at + 1), user(Identity::look(false)));
     let text: String = match arguments.json {
         true => findings.iter().map(json).collect(),
         false => findings.iter().map(line).collect(),

@@ -87,7 +87,7 @@ pub fn settle() -> io::Result<()> {
     if permitted.is_empty() && !has_set_id {
         return Ok(());
     }
-    let ambient = read(CapSet::Ambient)?;
+    let ambient = ambient()?;
     if permitted.is_subset(&ambient) && !has_set_id {
         return Ok(());
     }
@@ -99,7 +99,7 @@ pub fn settle() -> io::Result<()> {
 /// Root stays root, with what measuring needs and the power over files that root is used to. What
 /// it executes has everything again.
 pub fn stay_root() -> io::Result<()> {
-    let mut awake = read(CapSet::Ambient)?;
+    let mut awake = ambient()?;
     awake.extend(ASLEEP);
     awake.insert(Capability::CAP_DAC_OVERRIDE);
     keep(&awake, &CapsHashSet::new())
@@ -128,8 +128,7 @@ pub fn become_user(user: &User) -> io::Result<()> {
     setgroups(&groups)?;
     setresgid(gid, gid, gid)?;
     change_user(Uid::from_raw(user.uid))?;
-    // The ambient set is a part of the inheritable one.
-    set(CapSet::Inheritable, &CapsHashSet::new())?;
+    inherit_nothing()?;
     keep(
         &CapsHashSet::new(),
         &CapsHashSet::from([Capability::CAP_SETUID]),
@@ -181,22 +180,21 @@ pub fn hand_on<T>(act: impl FnOnce() -> T) -> io::Result<T> {
     }
     let mut kept = read(CapSet::Permitted)?;
     kept.remove(&Capability::CAP_SETUID);
-    if kept.is_empty() {
+    // What a caller had us inherit is the caller's to hand on.
+    if kept.is_empty() || !read(CapSet::Inheritable)?.is_empty() {
         return Ok(act());
     }
-    let (inheritable, ambient) = (read(CapSet::Inheritable)?, read(CapSet::Ambient)?);
-    let _taken_back = OnDrop(|| {
-        set(CapSet::Ambient, &ambient)?;
-        set(CapSet::Inheritable, &inheritable)
-    });
-    set(CapSet::Inheritable, &(&inheritable | &kept))?;
-    set(CapSet::Ambient, &kept)?;
+    let _taken_back = OnDrop(inherit_nothing);
+    set(CapSet::Inheritable, &kept)?;
+    for &capability in &kept {
+        caps::raise(None, CapSet::Ambient, capability).map_err(system)?;
+    }
     Ok(act())
 }
 
 /// Takes what [`hand_on`] gave, so that nothing that this process executes has it.
 pub fn take_over() -> io::Result<()> {
-    set(CapSet::Inheritable, &CapsHashSet::new())?;
+    inherit_nothing()?;
     match getuid().is_root() {
         true => stay_root(),
         false => settle(),
@@ -231,6 +229,19 @@ fn set_thread_user(uid: Uid) -> io::Result<()> {
     match unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Empties the inheritable set, and with it the ambient one, which is a part of it.
+fn inherit_nothing() -> io::Result<()> {
+    set(CapSet::Inheritable, &CapsHashSet::new())
+}
+
+/// The ambient set. The kernel tells it one by one, and mostly there is nothing to be told.
+fn ambient() -> io::Result<CapsHashSet> {
+    match read(CapSet::Inheritable)? {
+        inheritable if inheritable.is_empty() => Ok(inheritable),
+        _ => read(CapSet::Ambient),
     }
 }
 
