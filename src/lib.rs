@@ -110,7 +110,7 @@
 //! | by an ordinary user | the user | the user, with what the caller may, ambient capabilities included |
 //! | with capabilities of its file | the user, with those of them that measuring needs | the user, without them |
 //! | by root through sudo | the user who called sudo, with what measuring needs; root for single steps | that user, with nothing; `HOME`, `SHELL`, `USER` and `LOGNAME` are that user's again |
-//! | by root, or with `--as-root` | root, with what measuring needs and power over files | root, with everything: the exec gives it back |
+//! | by root, or with `--as-root` | root, with nothing awake but what measuring needs and power over files | root, with everything |
 //!
 //! - The door settles a raised process before it reads its arguments ([`sys::privilege::settle`]).
 //!   `stat` and `bench` then become whom they measure, before they open a file or a counter; what

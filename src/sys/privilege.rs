@@ -96,13 +96,14 @@ pub fn settle() -> io::Result<()> {
     Ok(())
 }
 
-/// Root stays root, with what measuring needs and the power over files that root is used to. What
-/// it executes has everything again.
+/// Root stays root, with nothing awake but what measuring needs and the power over files that root
+/// is used to. The rest must stay permitted: what root executes has it all, and were that more
+/// than we have, the kernel would take our counters off it.
 pub fn stay_root() -> io::Result<()> {
-    let mut awake = ambient()?;
-    awake.extend(ASLEEP);
+    let permitted = read(CapSet::Permitted)?;
+    let mut awake = &measuring(&permitted) | &CapsHashSet::from(ASLEEP);
     awake.insert(Capability::CAP_DAC_OVERRIDE);
-    keep(&awake, &CapsHashSet::new())
+    set(CapSet::Effective, &(&awake & &permitted))
 }
 
 /// Root becomes `user` for good, but for the way back in [`as_root`]; with what measuring needs,
@@ -201,14 +202,20 @@ pub fn take_over() -> io::Result<()> {
     }
 }
 
-/// Reduces our capabilities to what measuring needs and what is given here.
-fn keep(awake: &CapsHashSet, asleep: &CapsHashSet) -> io::Result<()> {
-    let permitted = read(CapSet::Permitted)?;
-    let mut awake = awake | &CapsHashSet::from(AWAKE);
+/// What measuring uses all the time, of what is `permitted`.
+fn measuring(permitted: &CapsHashSet) -> CapsHashSet {
+    let mut awake = CapsHashSet::from(AWAKE);
     // Before Linux 5.8 the one stands for the other.
     if !permitted.contains(&Capability::CAP_PERFMON) {
         awake.insert(Capability::CAP_SYS_ADMIN);
     }
+    &awake & permitted
+}
+
+/// Reduces our capabilities to what measuring needs and what is given here.
+fn keep(awake: &CapsHashSet, asleep: &CapsHashSet) -> io::Result<()> {
+    let permitted = read(CapSet::Permitted)?;
+    let awake = awake | &measuring(&permitted);
     let all = &(&awake | &CapsHashSet::from(ASLEEP)) | asleep;
     // None is effective that is not permitted, at any moment.
     set(CapSet::Effective, &(&awake & &permitted))?;
