@@ -35,8 +35,13 @@ const AWAKE: [Capability; 5] = [
     Capability::CAP_IPC_LOCK,
 ];
 
-/// What single steps use: looking at processes of others, and at tracefs.
-const ASLEEP: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+/// What single steps use: looking at processes of others and at tracefs, and opening a counter
+/// where CAP_PERFMON does not do.
+const ASLEEP: [Capability; 3] = [
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_SYS_ADMIN,
+];
 
 /// A user to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +106,7 @@ pub fn settle() -> io::Result<()> {
 /// than we have, the kernel would take our counters off it.
 pub fn stay_root() -> io::Result<()> {
     let permitted = read(CapSet::Permitted)?;
-    let mut awake = &measuring(&permitted) | &CapsHashSet::from(ASLEEP);
+    let mut awake = CapsHashSet::from_iter(AWAKE.into_iter().chain(ASLEEP));
     awake.insert(Capability::CAP_DAC_OVERRIDE);
     set(CapSet::Effective, &(&awake & &permitted))
 }
@@ -160,10 +165,15 @@ pub fn as_root<T>(act: impl FnOnce() -> T) -> io::Result<T> {
     Ok(act())
 }
 
+/// Whether we have `capability`, but asleep.
+pub fn is_asleep(capability: Capability) -> bool {
+    let is_in = |which| caps::has_cap(None, which, capability).unwrap_or(false);
+    is_in(CapSet::Permitted) && !is_in(CapSet::Effective)
+}
+
 /// Runs `act` with `capability` awake, if we keep it asleep; else just runs it.
 pub fn lend<T>(capability: Capability, act: impl FnOnce() -> T) -> T {
-    let is_in = |which| caps::has_cap(None, which, capability).unwrap_or(false);
-    if !is_in(CapSet::Permitted) || is_in(CapSet::Effective) {
+    if !is_asleep(capability) {
         return act();
     }
     let _asleep_again = OnDrop(|| caps::drop(None, CapSet::Effective, capability).map_err(system));
@@ -202,20 +212,10 @@ pub fn take_over() -> io::Result<()> {
     }
 }
 
-/// What measuring uses all the time, of what is `permitted`.
-fn measuring(permitted: &CapsHashSet) -> CapsHashSet {
-    let mut awake = CapsHashSet::from(AWAKE);
-    // Before Linux 5.8 the one stands for the other.
-    if !permitted.contains(&Capability::CAP_PERFMON) {
-        awake.insert(Capability::CAP_SYS_ADMIN);
-    }
-    &awake & permitted
-}
-
 /// Reduces our capabilities to what measuring needs and what is given here.
 fn keep(awake: &CapsHashSet, asleep: &CapsHashSet) -> io::Result<()> {
     let permitted = read(CapSet::Permitted)?;
-    let awake = awake | &measuring(&permitted);
+    let awake = awake | &CapsHashSet::from(AWAKE);
     let all = &(&awake | &CapsHashSet::from(ASLEEP)) | asleep;
     // None is effective that is not permitted, at any moment.
     set(CapSet::Effective, &(&awake & &permitted))?;
