@@ -87,6 +87,8 @@
 //!   imports `stats`.
 //! - Nothing but [`machine::hold`] writes under `/sys`.
 //! - `unsafe` stands in [`sys`] alone, with its reason at every block.
+//! - No capability is ever made inheritable or ambient, but for the moment in which a loop's
+//!   process is cloned.
 //! - Whatever reads the machine from `/proc`, `/sys` or tracefs takes the root as a parameter, so
 //!   that a test can build a fake tree. Fakes are paths, not traits. Only what concerns living
 //!   processes ([`run::attach`], ourselves) goes to the real `/proc`.
@@ -121,6 +123,35 @@
 //! CPU is another program), loops are; and the lock's "since when" is the start of the holder's
 //! process, for the kernel keeps no time of the lock and an ordinary user has no place to write it
 //! that others could trust.
+//!
+//! ## Privilege
+//!
+//! Root is not needed to measure, and what is measured never has a privilege of ours: not the
+//! command, nor what prepares it, nor a timer. [`sys::privilege`] has the kernel's part,
+//! `cli::identity` decides.
+//!
+//! | poise is run | poise itself | what is measured |
+//! |---|---|---|
+//! | by an ordinary user | the user | the user, with what the caller may, ambient capabilities included |
+//! | with capabilities of its file | the user, with those of them that measuring needs | the user, without them |
+//! | by root through sudo | the user who called sudo, with what measuring needs; root for single steps | that user, with nothing; `HOME`, `SHELL`, `USER` and `LOGNAME` are that user's again |
+//! | by root, or with `--as-root` | root, with nothing awake but what measuring needs and power over files | root, with everything |
+//!
+//! - The door settles a raised process before it reads its arguments ([`sys::privilege::settle`]).
+//!   `stat` and `bench` then become whom they measure, before they open a file or a counter; what
+//!   only root may do, holding the machine, comes before that. The verbs that measure nothing stay
+//!   what they are: `sudo make install` has `man` write into root's directories.
+//! - From then on files are opened and created as that user, and paths in arguments and environment
+//!   need no distrust: they are used with the user's own rights. Capabilities that are power over
+//!   files and processes sleep, and are woken where no user names the path: CAP_DAC_READ_SEARCH for
+//!   tracefs, CAP_SYS_PTRACE to open counters on a running process.
+//! - The way back to root ([`sys::privilege::as_root`]) is CAP_SETUID, asleep. It gives user 0 and
+//!   no capability beyond those kept, which suffices for root's files under `/sys`.
+//! - Changing the user needs a process of one thread: the door starts none before.
+//! - The process of a loop is ours and counts itself, so capabilities are handed on to it
+//!   ([`sys::privilege::hand_on`]); the first that it does is to keep them from being handed on.
+//! - The caller's groups are those of the process that called sudo, read from `/proc`, else those
+//!   in `/etc/group`: the C library's services for accounts do not go with static linking.
 //!
 //! ## A command's way
 //!

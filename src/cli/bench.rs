@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
-use super::hold::MeasureOptions;
+use super::hold::{MeasureOptions, Stage};
 use super::options::{self, ChildOptions, Cpus, EventOptions, OutputOptions};
 use super::recorder::Recorder;
 use super::{Usage, stat};
@@ -105,13 +105,13 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             }
         }
     }
-    let (plan, mut doubts) = arguments.events.plan(DEFAULT_EVENTS, Target::Myself)?;
+    let wanted = arguments.events.wanted(DEFAULT_EVENTS)?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     // A loop runs on one CPU at a time, so it is bound to one.
-    let cpus = arguments.child.cpu_list.as_ref();
-    let held = arguments.hold.begin(cpus, || Cpus::Auto, &interrupt)?;
-    let (surroundings, more) = arguments.child.surroundings(held.bound.cpus.clone())?;
-    doubts.extend(more);
+    let (hold, child) = (&arguments.hold, &arguments.child);
+    let stage = Stage::set(hold, child, || Cpus::Auto, &interrupt)?;
+    let surroundings = &stage.surroundings;
+    let (plan, doubts) = options::plan(&wanted, Target::Myself);
     let tick_sec = options::tick_sec(surroundings.cpus.as_ref());
 
     let names: Vec<Name> = specs.iter().map(LoopSpec::name).collect();
@@ -122,7 +122,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             .latency
             .then(|| Rc::new(RefCell::new(batch::new_histogram())));
         latencies.extend(into.clone().map(|histogram| (spec.name(), histogram)));
-        match Looped::calibrate(spec, &plan, &surroundings, tick_sec, into, &interrupt)? {
+        match Looped::calibrate(spec, &plan, surroundings, tick_sec, into, &interrupt)? {
             Ok(looped) => workloads.push(Box::new(looped)),
             Err(signal) => return Ok(128 + signal as u8),
         }
@@ -135,7 +135,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let mut schedule = Schedule::new(seed, workloads.len(), limits);
     let mut recorder = Recorder::open(&arguments.output)?;
     recorder
-        .begin(seed, &held, &surroundings, doubts)
+        .begin(seed, &stage, doubts)
         .map_err(run::Error::Output)?;
     let shown = if arguments.latency {
         "p50-sec"

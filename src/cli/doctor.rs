@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 
+use super::identity::Identity;
 use crate::doctor::{self, Finding, PmuFindings, Status};
 use crate::machine::facts::{Facts, Roots};
 use crate::perf::catalog::Catalog;
@@ -41,13 +42,35 @@ const USUAL: [&str; 14] = [
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let roots = Roots::default();
-    let findings = doctor::examine(&roots, &pmu_findings(&roots));
+    let mut findings = doctor::examine(&roots, &pmu_findings(&roots));
+    // Beside what we ourselves may do.
+    let own = findings.iter().position(|one| one.topic == "capabilities");
+    findings.insert(own.map_or(0, |at| at + 1), user(Identity::look(false)));
     let text: String = match arguments.json {
         true => findings.iter().map(json).collect(),
         false => findings.iter().map(line).collect(),
     };
     super::print(&text)?;
     Ok(0)
+}
+
+/// As whom commands run.
+fn user(identity: anyhow::Result<Identity>) -> Finding {
+    let (status, what, cause, cure) = match identity {
+        Ok(identity) => (Status::Note, identity.about(), None, None),
+        Err(error) => {
+            let what = "stat and bench do not know as whom to run".to_owned();
+            let cure = "unset SUDO_UID, or use --as-root".to_owned();
+            (Status::Missing, what, Some(error.to_string()), Some(cure))
+        }
+    };
+    Finding {
+        topic: "user",
+        status,
+        what,
+        cause,
+        cure,
+    }
 }
 
 /// CPUs whose real frequency is measured, at most: each takes some 20 ms.

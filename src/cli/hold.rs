@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
+use super::identity::Identity;
 use super::options::{self, Bound, ChildOptions, Cpus};
 use super::{Usage, exit, stat};
-use crate::machine::facts::CpuList;
 use crate::machine::hold::lock::{self, Holder, Lock, Refusal, Sharing};
 use crate::machine::hold::{self, Fate, Frequency, Hold, Journal, Wish};
 use crate::machine::{Facts, Roots};
@@ -20,6 +20,7 @@ use crate::run::command::{self, Command, Output};
 use crate::run::frequency;
 use crate::run::interrupt::Interrupt;
 use crate::run::schedule::Turn;
+use crate::run::surroundings::Surroundings;
 use crate::run::{Outcome, Tally, Workload};
 use crate::sample::{Cause, Name, Order, Warning};
 use crate::sys::perf_event::Target;
@@ -54,23 +55,77 @@ pub(super) struct MeasureOptions {
     no_hold: bool,
 }
 
-impl MeasureOptions {
-    /// Holds the machine for what runs on `cpus`, or, where the user does not say which, on `usual`.
-    pub(super) fn begin(
-        &self,
-        cpus: Option<&Cpus>,
+/// All that surrounds what is run: the machine as it is held, as whom it runs, and what it is given.
+/// Once it is set, poise itself is whom it measures.
+pub(super) struct Stage {
+    pub(super) held: Held,
+    pub(super) identity: Identity,
+    pub(super) surroundings: Surroundings,
+    /// The doubts about all that.
+    pub(super) doubts: Vec<Warning>,
+    /// Whether anything runs that would not run without us.
+    runs: bool,
+}
+
+impl Stage {
+    /// Sets the stage for a measurement; on `usual` CPUs where the user does not say which.
+    pub(super) fn set(
+        hold: &MeasureOptions,
+        child: &ChildOptions,
         usual: impl FnOnce() -> Cpus,
         interrupt: &Interrupt,
-    ) -> anyhow::Result<Held> {
-        match (self.no_hold, cpus) {
-            (false, Some(cpus)) => self.hold.begin(Sharing::Exclusive, cpus, interrupt),
-            (false, None) => self.hold.begin(Sharing::Exclusive, &usual(), interrupt),
-            (true, cpus) => Ok(Held {
-                hold: None,
-                bound: Bound::choose(cpus.unwrap_or(&Cpus::Any))?,
-                not_kept: None,
-            }),
+    ) -> anyhow::Result<Stage> {
+        let options = (!hold.no_hold).then_some((&hold.hold, Sharing::Exclusive));
+        let usual = || if hold.no_hold { Cpus::Any } else { usual() };
+        Stage::with(options, child, usual, interrupt)
+    }
+
+    /// For what runs already and is only watched, which is no reason to hold the machine; `runs`
+    /// tells whether a command runs beside it.
+    pub(super) fn unheld(
+        child: &ChildOptions,
+        runs: bool,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Stage> {
+        let stage = Stage::with(None, child, || Cpus::Any, interrupt)?;
+        Ok(Stage { runs, ..stage })
+    }
+
+    fn with(
+        hold: Option<(&HoldOptions, Sharing)>,
+        child: &ChildOptions,
+        usual: impl FnOnce() -> Cpus,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Stage> {
+        let identity = Identity::look(child.as_root)?;
+        let mut held = match hold {
+            Some((options, sharing)) => options.begin(sharing, interrupt)?,
+            None => Held::default(),
+        };
+        let cpus = child.cpu_list.clone().unwrap_or_else(usual);
+        held.bound = Bound::choose(&cpus)?;
+        held.look_whether_kept();
+        // What only root may do is done.
+        identity.settle()?;
+        let (surroundings, mut doubts) = child.surroundings(held.bound.cpus.clone())?;
+        doubts.extend(held.doubts());
+        Ok(Stage {
+            held,
+            identity,
+            surroundings,
+            doubts,
+            runs: true,
+        })
+    }
+
+    /// Says as whom what is run, how the machine is held, and what is doubtful of that.
+    pub(super) fn remark(&self) {
+        if self.runs {
+            self.identity.remark();
         }
+        self.held.line().iter().for_each(|line| super::remark(line));
+        let doubts = self.doubts.iter();
+        doubts.for_each(|Warning(doubt)| super::remark(doubt));
     }
 }
 
@@ -86,19 +141,14 @@ enum Requirement {
 pub(super) struct Held {
     hold: Option<Hold>,
     /// Where the measured process runs.
-    pub(super) bound: Bound,
+    bound: Bound,
     /// What the CPU does instead of what was asked of it.
     not_kept: Option<Warning>,
 }
 
 impl HoldOptions {
-    /// Holds the machine and chooses CPUs; says for whom it waits.
-    pub(super) fn begin(
-        &self,
-        sharing: Sharing,
-        cpus: &Cpus,
-        interrupt: &Interrupt,
-    ) -> anyhow::Result<Held> {
+    /// Holds the machine; says for whom it waits.
+    fn begin(&self, sharing: Sharing, interrupt: &Interrupt) -> anyhow::Result<Held> {
         let wish = Wish {
             sharing,
             patience: self.wait,
@@ -116,13 +166,9 @@ impl HoldOptions {
             let (what, cause) = (*what, cause.clone());
             return Err(Unheld { what, cause }.into());
         }
-        let bound = Bound::choose(cpus)?;
-        let not_kept = not_kept(&roots, &held, bound.cpus.as_ref());
-        Ok(Held {
-            hold: Some(held),
-            bound,
-            not_kept,
-        })
+        let mut all = Held::default();
+        all.hold = Some(held);
+        Ok(all)
     }
 }
 
@@ -143,31 +189,38 @@ pub(super) struct Unheld {
     pub(super) cause: Cause,
 }
 
-/// A doubt when the CPU that is measured on, or the first one, does not really run at the frequency
-/// that it was set to: drivers and firmware take it for a hint.
-fn not_kept(roots: &Roots, hold: &Hold, cpus: Option<&CpuList>) -> Option<Warning> {
-    if !hold.report().holds_frequency {
-        return None;
-    }
-    let policies = Facts::new(roots).policies();
-    let first = || policies.first()?.cpus.iter().next();
-    let cpu = cpus.and_then(|cpus| cpus.iter().next()).or_else(first)?;
-    let policy = policies.iter().find(|policy| policy.cpus.contains(cpu))?;
-    let access = Access::look(&roots.proc, &roots.sys);
-    let hz = frequency::measured(cpu, &Catalog::default(), &access).number()?;
-    let is_kept = policy.is_kept_at(hz)?;
-    (!is_kept).then(|| {
-        Warning(format!(
-            "CPU {cpu} runs at {:.2} GHz under load, not at the {} that it was set to",
-            hz / 1e9,
-            policy.range().unwrap_or_default()
-        ))
-    })
-}
-
 impl Held {
+    /// Doubts that the CPU that is measured on, or the first one, does not really run at the
+    /// frequency that it was set to: drivers and firmware take it for a hint.
+    fn look_whether_kept(&mut self) {
+        let holds = |hold: &Hold| hold.report().holds_frequency;
+        if !self.hold.as_ref().is_some_and(holds) {
+            return;
+        }
+        let roots = Roots::default();
+        let policies = Facts::new(&roots).policies();
+        let bound = self.bound.cpus.as_ref().and_then(|cpus| cpus.iter().next());
+        let policy = match bound {
+            Some(cpu) => policies.iter().find(|policy| policy.cpus.contains(cpu)),
+            None => policies.first(),
+        };
+        self.not_kept = policy.and_then(|policy| {
+            let cpu = bound.or_else(|| policy.cpus.iter().next())?;
+            let access = Access::look(&roots.proc, &roots.sys);
+            let hz = frequency::measured(cpu, &Catalog::default(), &access).number()?;
+            let is_kept = policy.is_kept_at(hz)?;
+            (!is_kept).then(|| {
+                Warning(format!(
+                    "CPU {cpu} runs at {:.2} GHz under load, not at the {} that it was set to",
+                    hz / 1e9,
+                    policy.range().unwrap_or_default()
+                ))
+            })
+        });
+    }
+
     /// The one line that tells what is held and what is not; nothing when nothing was wanted.
-    pub(super) fn line(&self) -> Option<String> {
+    fn line(&self) -> Option<String> {
         let mut report = self.hold.as_ref()?.report().clone();
         report.held.extend(self.bound.what.clone());
         Some(report.line())
@@ -182,7 +235,7 @@ impl Held {
     }
 
     /// What is not as it was asked for.
-    pub(super) fn doubts(&self) -> Vec<Warning> {
+    fn doubts(&self) -> Vec<Warning> {
         let of_hold = self.hold.iter().flat_map(|hold| &hold.report().doubts);
         let doubts = of_hold.cloned().map(Warning);
         doubts
@@ -257,29 +310,23 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         true => Sharing::Shared,
         false => Sharing::Exclusive,
     };
-    let plan = Plan::make(&[], Target::Myself, Access::look(&roots.proc, &roots.sys));
-    let cpus = arguments.child.cpu_list.clone();
-    let cpus = cpus.unwrap_or_else(Bound::usual);
-    let held = arguments.options.begin(sharing, &cpus, &interrupt)?;
-    let (surroundings, mut doubts) = arguments.child.surroundings(held.bound.cpus.clone())?;
-    doubts.extend(held.doubts());
+    let hold = Some((&arguments.options, sharing));
+    let stage = Stage::with(hold, &arguments.child, Bound::usual, &interrupt)?;
+    let access = Access::look(&roots.proc, &roots.sys);
+    let plan = Plan::make(&[], Target::Myself, access);
     let options = command::Options {
         argv: arguments.command,
         output: Output::Inherit,
         prepare: None,
         timeout: None,
         interval: None,
-        surroundings,
+        surroundings: stage.surroundings.clone(),
         ignore_failure: false,
         tick_sec: None,
     };
     let mut command = Command::new(Name::new("hold"), "base", options, &plan)?;
     if !arguments.quiet {
-        held.line().iter().for_each(|line| super::remark(line));
-        let doubts = held.doubts();
-        doubts
-            .iter()
-            .for_each(|Warning(doubt)| super::remark(doubt));
+        stage.remark();
     }
     let mut tally = Tally::default();
     match command.observe(&ONCE, &interrupt, &mut |_| Ok(()))? {

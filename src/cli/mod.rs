@@ -6,6 +6,7 @@ mod doctor;
 mod events;
 mod generate;
 mod hold;
+mod identity;
 mod options;
 mod recorder;
 mod stat;
@@ -73,7 +74,10 @@ pub fn main() -> ExitCode {
     if let [_, verb, request] = &std::env::args_os().collect::<Vec<_>>()[..] {
         let request = request.to_string_lossy();
         let served = match verb.to_str() {
-            Some(run::batch::VERB) => Some(run::batch::serve(&request)),
+            Some(run::batch::VERB) => {
+                let taken_over = sys::privilege::take_over();
+                Some(taken_over.and_then(|()| run::batch::serve(&request)))
+            }
             Some(keeper::VERB) => Some(keeper::serve(&request)),
             _ => None,
         };
@@ -82,6 +86,11 @@ pub fn main() -> ExitCode {
             Some(Err(_)) => return ExitCode::from(exit::FAILURE),
             None => {}
         }
+    }
+    // Before anything is opened or believed.
+    if let Err(error) = sys::privilege::settle() {
+        complain(&anyhow::Error::new(error).context("cannot give up privilege"));
+        return ExitCode::from(exit::REFUSED);
     }
     let cli = Cli::parse();
     match cli.color {
@@ -152,7 +161,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         _ => {}
     }
     let is_held = matches!(error.downcast_ref(), Some(Refusal::Held(_)));
-    if is_held || error.is::<hold::Unheld>() {
+    if is_held || error.is::<hold::Unheld>() || error.is::<identity::Stuck>() {
         return exit::REFUSED;
     }
     match error.is::<Usage>() || error.is::<perf::grammar::EventError>() {
@@ -174,7 +183,13 @@ fn complain(error: &anyhow::Error) {
     let by_run = || error.downcast_ref::<run::Error>()?.hint();
     let by_usage = || error.downcast_ref::<Usage>()?.hint.as_deref();
     let by_hold = || error.downcast_ref::<hold::Unheld>()?.cause.cure.as_deref();
-    if let Some(hint) = by_run().or_else(by_usage).or_else(by_hold) {
+    let by_identity = || {
+        error
+            .is::<identity::Stuck>()
+            .then_some(identity::Stuck::HINT)
+    };
+    let hint = by_run().or_else(by_usage).or_else(by_hold);
+    if let Some(hint) = hint.or_else(by_identity) {
         let _ = writeln!(stderr, "       {hint}");
     }
 }

@@ -12,6 +12,7 @@ use crate::machine;
 use crate::machine::facts::{CpuList, Facts, Roots};
 use crate::perf::Access;
 use crate::perf::catalog::Catalog;
+use crate::perf::event::Group;
 use crate::perf::plan::Plan;
 use crate::run::surroundings::Surroundings;
 use crate::sample::{Cause, Warning};
@@ -33,26 +34,23 @@ pub(super) struct EventOptions {
 }
 
 impl EventOptions {
-    /// Tries the chosen events, or `default`, on `target`. What could be had only in part comes
-    /// back as a doubt about the whole run.
-    pub(super) fn plan(
-        &self,
-        default: &str,
-        target: Target,
-    ) -> anyhow::Result<(Plan, Vec<Warning>)> {
+    /// The chosen events, or `default`.
+    pub(super) fn wanted(&self, default: &str) -> anyhow::Result<Vec<Group>> {
         let text = match self.event.is_empty() {
             true => default.to_owned(),
             false => self.event.join(","),
         };
-        let wanted = Catalog::default().parse(&text)?;
-        let plan = Plan::make(
-            &wanted,
-            target,
-            Access::look("/proc".as_ref(), "/sys".as_ref()),
-        );
-        let doubts = user_only(&plan);
-        Ok((plan, doubts))
+        Ok(Catalog::default().parse(&text)?)
     }
+}
+
+/// Tries events on `target`. What could be had only in part comes back as a doubt about the whole
+/// run.
+pub(super) fn plan(wanted: &[Group], target: Target) -> (Plan, Vec<Warning>) {
+    let access = Access::look("/proc".as_ref(), "/sys".as_ref());
+    let plan = Plan::make(wanted, target, access);
+    let doubts = user_only(&plan);
+    (plan, doubts)
 }
 
 /// Which events are counted in user mode only, once a cause.
@@ -101,6 +99,10 @@ pub(super) struct ChildOptions {
     /// its stack.
     #[arg(long)]
     env_padding: bool,
+
+    /// Run it as root although sudo was called by somebody else.
+    #[arg(long)]
+    pub(super) as_root: bool,
 }
 
 /// On or off.

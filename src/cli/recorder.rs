@@ -12,12 +12,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::hold::Held;
+use super::hold::Stage;
 use super::options::OutputOptions;
 use crate::format::{Format, Writer};
 use crate::machine::facts::{Facts, Roots};
 use crate::report::summary::Stream;
-use crate::run::surroundings::Surroundings;
 use crate::run::{self, Tally};
 use crate::sample::{Header, Record, UnitMeta, Warning};
 use crate::unit::{Assume, Unit, human};
@@ -74,19 +73,18 @@ impl Recorder {
         self.progress = Some(Progress { bar, unit });
     }
 
-    /// Says how the machine is held and what is doubtful of the whole run, and writes the header. The machine's facts are gathered
-    /// only when somebody will read them; what `surroundings` change of them stands as they change it.
+    /// Says how the stage is set and what else is doubtful of the whole run, and writes the header.
+    /// The machine's facts are gathered only when somebody will read them; what the stage changes
+    /// of them stands as it changes it.
     pub(super) fn begin(
         &mut self,
         seed: u64,
-        held: &Held,
-        surroundings: &Surroundings,
-        mut warnings: Vec<Warning>,
+        stage: &Stage,
+        doubts: Vec<Warning>,
     ) -> io::Result<()> {
-        warnings.extend(held.doubts());
         if !self.quiet {
-            held.line().iter().for_each(|line| super::remark(line));
-            warnings
+            stage.remark();
+            doubts
                 .iter()
                 .for_each(|Warning(doubt)| super::remark(doubt));
         }
@@ -95,8 +93,9 @@ impl Recorder {
         }
         let roots = Roots::default();
         let mut machine = Facts::header(&roots);
-        machine.extend(surroundings.header(&Facts::new(&roots)));
-        machine.insert("hold".to_owned(), held.words());
+        machine.extend(stage.surroundings.header(&Facts::new(&roots)));
+        machine.insert("hold".to_owned(), stage.held.words());
+        machine.insert("user".to_owned(), stage.identity.word());
         self.take(Record::Header(Header {
             tool: concat!("poise ", env!("CARGO_PKG_VERSION")).to_owned(),
             started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -105,7 +104,7 @@ impl Recorder {
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
             machine,
-            warnings,
+            warnings: [&stage.doubts[..], &doubts].concat(),
         }))
     }
 

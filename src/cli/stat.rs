@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use super::hold::{Held, MeasureOptions};
+use super::hold::{MeasureOptions, Stage};
+use super::identity::Identity;
 use super::options::{self, Bound, ChildOptions, EventOptions, OutputOptions};
 use super::recorder::Recorder;
 use super::{Usage, exit};
@@ -155,6 +156,7 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     if let Some(path) = &arguments.input {
+        Identity::look(arguments.child.as_root)?.settle()?;
         return show(path, arguments);
     }
     if let Some(cpus) = &arguments.cpu {
@@ -195,20 +197,14 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         Target::Cpu(_) => DEFAULT_EVENTS.replace("task-clock", "cpu-clock"),
         _ => DEFAULT_EVENTS.to_owned(),
     };
-    let (plan, mut doubts) = arguments
-        .events
-        .plan(&format!("{defaults}{details}"), target)?;
+    let wanted = arguments.events.wanted(&format!("{defaults}{details}"))?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
-    // What runs already is watched, not measured: it is nobody's to hold the machine for.
-    let held = match &subject {
-        Some(_) => Held::default(),
-        None => {
-            let cpus = arguments.child.cpu_list.as_ref();
-            arguments.hold.begin(cpus, Bound::usual, &interrupt)?
-        }
+    let (hold, child) = (&arguments.hold, &arguments.child);
+    let stage = match &subject {
+        Some(_) => Stage::unheld(child, !arguments.command.is_empty(), &interrupt)?,
+        None => Stage::set(hold, child, Bound::usual, &interrupt)?,
     };
-    let (surroundings, more) = arguments.child.surroundings(held.bound.cpus.clone())?;
-    doubts.extend(more);
+    let (plan, doubts) = options::plan(&wanted, target);
     let mut workloads: [Box<dyn Workload + '_>; 1] = match subject {
         Some(subject) => {
             let timer = (!arguments.command.is_empty()).then(|| arguments.command.clone());
@@ -219,7 +215,9 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
             };
             [Box::new(Attached::new(subject, span, &plan))]
         }
-        None => [Box::new(arguments.workload(&plan, surroundings.clone())?)],
+        None => [Box::new(
+            arguments.workload(&plan, stage.surroundings.clone())?,
+        )],
     };
 
     let seed = options::seed(arguments.seed);
@@ -230,14 +228,14 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let mut schedule = Schedule::new(seed, 1, limits);
     let mut recorder = Recorder::open(&arguments.output_options)?;
     recorder
-        .begin(seed, &held, &surroundings, doubts)
+        .begin(seed, &stage, doubts)
         .map_err(run::Error::Output)?;
     if arguments.repeat > 1 {
         let rounds = arguments.time.is_none().then_some(arguments.repeat);
         recorder.show_progress(&arguments.output_options, rounds, Unit::named("sec/op"));
     }
     let roots = Roots::default();
-    let mut noise = Noise::watch(&roots, surroundings.cpus.as_ref());
+    let mut noise = Noise::watch(&roots, stage.surroundings.cpus.as_ref());
     let mut sink = |record| {
         if let Record::Sample(sample) = &record
             && sample.config.contains_key(INTERVAL_END)

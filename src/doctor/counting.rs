@@ -143,7 +143,16 @@ impl Exam<'_> {
                 None => command,
             }
         };
+        let any_counts = || self.pmu.events.iter().any(|(_, tried)| tried.is_ok());
         Some(match level {
+            3.. if self.can_perf() && !self.can(Capability::CAP_SYS_ADMIN) && !any_counts() => {
+                Finding::missing(
+                    topic,
+                    "no perf events, in spite of CAP_PERFMON",
+                    format!("{level_name}, where this kernel asks for CAP_SYS_ADMIN"),
+                )
+                .cure(self.as_root("sysctl kernel.perf_event_paranoid=2"))
+            }
             _ if self.can_perf() => Finding::good(
                 topic,
                 format!("{level_name}, which does not bind us (CAP_PERFMON)"),

@@ -363,6 +363,18 @@ fn paranoid_levels() {
     check("junk", "missing: the kernel has no perf events", None);
     fake.status(1000, Capability::CAP_PERFMON.bitmask(), 0);
     check(
+        "2",
+        "good: perf_event_paranoid is 2, which does not bind us (CAP_PERFMON)",
+        None,
+    );
+    // Nothing was counted: a kernel with Debian's patch.
+    check(
+        "4",
+        "missing: no perf events, in spite of CAP_PERFMON",
+        Some(&cure(2)),
+    );
+    fake.status(1000, Capability::CAP_SYS_ADMIN.bitmask(), 0);
+    check(
         "4",
         "good: perf_event_paranoid is 4, which does not bind us (CAP_PERFMON)",
         None,

@@ -15,10 +15,13 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
 
+use caps::Capability;
 use nix::time::{ClockId, clock_getres};
 use serde::{Deserialize, Serialize};
 
 use file::{entries, flag, hex, number, read, selected, text, word, words};
+
+use crate::sys::privilege::lend;
 
 pub use confinement::{Cgroup, CgroupVersion, Myself, Seccomp};
 pub use cpu::{CoreType, Cpu, Smt, Topology};
@@ -326,7 +329,8 @@ impl<'r> Facts<'r> {
             .filter_map(|line| procfs::process::MountInfo::from_line(line).ok())
             .find(|mount| mount.fs_type == "tracefs");
         if let Some(mount) = mount {
-            return match fs::read_dir(mount.mount_point.join("events")) {
+            let events = mount.mount_point.join("events");
+            return match lend(Capability::CAP_DAC_READ_SEARCH, || fs::read_dir(events)) {
                 Ok(_) => Tracefs::Readable(mount.mount_point),
                 Err(_) => Tracefs::Closed(mount.mount_point),
             };

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::machine::facts::Virtualization;
 use crate::machine::{Facts, Roots};
 use crate::sample::Cause;
+use crate::sys::privilege;
 use keeper::Keeper;
 use lock::{Holder, Lock, Refusal, Sharing};
 
@@ -211,10 +212,13 @@ impl Hold {
         let Some(keeper) = self.keeper.take() else {
             return Vec::new();
         };
-        // Killed, the keeper has told nothing: then it is ours to do.
-        let returned = keeper
-            .finish()
-            .unwrap_or_else(|| give_back(&self.roots).map_err(|error| error.to_string()));
+        // Killed, the keeper has told nothing: then it is ours to do, as the root that we were.
+        let returned = keeper.finish().unwrap_or_else(|| {
+            match privilege::as_root(|| give_back(&self.roots)) {
+                Ok(returned) => returned.map_err(|error| error.to_string()),
+                Err(error) => Err(format!("cannot become root again: {error}")),
+            }
+        });
         match returned {
             Ok(returned) => returned
                 .iter()

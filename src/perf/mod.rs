@@ -60,7 +60,9 @@ pub struct Access {
     /// The PMUs of the CPU cores, by `perf_event_attr.type` and name: none in most virtual
     /// machines, several on hybrid machines.
     pub core_pmus: Vec<(u32, String)>,
-    /// Whether CAP_PERFMON or CAP_SYS_ADMIN is effective.
+    /// Whether the limits for ordinary users don't bind us, by CAP_SYS_ADMIN, or by CAP_PERFMON
+    /// where that surely does: kernels of Debian and Ubuntu know levels of `paranoid` above 2, at
+    /// which it may not.
     pub privileged: bool,
 }
 
@@ -70,15 +72,17 @@ impl Access {
         let paranoid = fs::read_to_string(proc.join("sys/kernel/perf_event_paranoid"));
         let mut core_pmus = pmu::Pmu::all(&sys.join("bus/event_source/devices"));
         core_pmus.retain(pmu::Pmu::is_core);
+        let paranoid: Option<i32> = paranoid.ok().and_then(|text| text.trim().parse().ok());
         let has =
-            |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
+            |capability| caps::has_cap(None, caps::CapSet::Permitted, capability).unwrap_or(false);
         Access {
-            paranoid: paranoid.ok().and_then(|text| text.trim().parse().ok()),
+            paranoid,
             core_pmus: core_pmus
                 .into_iter()
                 .map(|pmu| (pmu.kind, pmu.name))
                 .collect(),
-            privileged: has(caps::Capability::CAP_PERFMON) || has(caps::Capability::CAP_SYS_ADMIN),
+            privileged: has(caps::Capability::CAP_SYS_ADMIN)
+                || has(caps::Capability::CAP_PERFMON) && paranoid.is_none_or(|level| level <= 2),
         }
     }
 
@@ -110,9 +114,10 @@ impl Access {
             Errno::EACCES | Errno::EPERM => match (self.privileged, self.paranoid) {
                 (false, Some(level)) if level >= 1 => Cause::new(format!("kernel.perf_event_paranoid is {level}"))
                     .cure(format!(
-                        "sudo sysctl kernel.perf_event_paranoid={}, or sudo setcap cap_perfmon=ep $(command -v poise)",
+                        "sudo sysctl kernel.perf_event_paranoid={}, or sudo setcap {}=ep $(command -v poise)",
                         // At 1 only whole CPUs and raw tracepoints are closed.
-                        if level >= 2 { "1 (0 for whole CPUs)" } else { "0" }
+                        if level >= 2 { "1 (0 for whole CPUs)" } else { "0" },
+                        if level > 2 { "cap_perfmon,cap_sys_admin" } else { "cap_perfmon" },
                     )),
                 (false, _) => Cause::new("perf_event_open is not permitted to this user")
                     .cure("run as root, or sudo setcap cap_perfmon=ep $(command -v poise); in a container allow perf_event_open in its seccomp profile"),

@@ -1,11 +1,17 @@
 //! Tracepoints as tracefs describes them. Never mounts it, never switches tracing on.
+//!
+//! It is usually root's alone, so CAP_DAC_READ_SEARCH is woken to read it, if we have that: no
+//! user says where it is, and the names of tracepoints hold no slash.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use caps::Capability;
+
 use super::pmu::{Unreadable, is_file_name, read};
 use crate::sample::Cause;
+use crate::sys::privilege::lend;
 
 /// Why tracepoints cannot be looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +53,8 @@ impl TracefsError {
 pub(crate) fn find(roots: &[PathBuf]) -> Result<&Path, TracefsError> {
     let mut first = None;
     for root in roots {
-        match fs::read_dir(root.join("events")) {
+        let events = root.join("events");
+        match lend(Capability::CAP_DAC_READ_SEARCH, || fs::read_dir(events)) {
             Ok(_) => return Ok(root),
             Err(e) => first = first.or(Some((root.clone(), e.kind()))),
         }
@@ -64,7 +71,8 @@ pub(crate) fn find(roots: &[PathBuf]) -> Result<&Path, TracefsError> {
 
 /// Whether the tracefs at `root` has a subsystem of this name.
 pub(crate) fn has_system(root: &Path, system: &str) -> bool {
-    is_file_name(system) && root.join("events").join(system).is_dir()
+    let path = root.join("events").join(system);
+    is_file_name(system) && lend(Capability::CAP_DAC_READ_SEARCH, || path.is_dir())
 }
 
 /// The number of the tracepoint `system:name`; `None` when there is no such tracepoint.
@@ -73,7 +81,7 @@ pub(crate) fn id(root: &Path, system: &str, name: &str) -> Result<Option<u64>, T
         return Ok(None);
     }
     let path = root.join("events").join(system).join(name).join("id");
-    match read(&path) {
+    match lend(Capability::CAP_DAC_READ_SEARCH, || read(&path)) {
         Ok(None) => Ok(None),
         Ok(Some(text)) => text
             .parse()
@@ -89,12 +97,14 @@ pub(crate) fn id(root: &Path, system: &str, name: &str) -> Result<Option<u64>, T
 /// All tracepoints as `system:name`, by name.
 pub(crate) fn all(roots: &[PathBuf]) -> Result<Vec<String>, TracefsError> {
     let events = find(roots)?.join("events");
-    let mut tracepoints = Vec::new();
-    for system in directories(&events) {
-        let names = directories(&events.join(&system));
-        tracepoints.extend(names.iter().map(|name| format!("{system}:{name}")));
-    }
-    Ok(tracepoints)
+    Ok(lend(Capability::CAP_DAC_READ_SEARCH, || {
+        let mut tracepoints = Vec::new();
+        for system in directories(&events) {
+            let names = directories(&events.join(&system));
+            tracepoints.extend(names.iter().map(|name| format!("{system}:{name}")));
+        }
+        tracepoints
+    }))
 }
 
 /// The names of the directories in a directory in order; none when it cannot be listed.

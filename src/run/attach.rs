@@ -8,6 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process;
 use std::time::{Duration, Instant};
 
+use caps::Capability;
 use nix::errno::Errno;
 use procfs::ProcError;
 use procfs::process::Process;
@@ -23,6 +24,7 @@ use crate::perf::plan::{self, Counting, Plan, Readings};
 use crate::sample::{Cause, Name, Warning};
 use crate::sys::child::{open_pidfd, open_thread_pidfd};
 use crate::sys::perf_event::Target;
+use crate::sys::privilege;
 
 /// What is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +121,34 @@ impl<'p> Attached<'p> {
             .map_err(Error::system("watch for the end of what is counted"))
     }
 
+    /// Counters on all of it, and the processes that it belongs to.
+    fn open(&self, rotation: Option<u64>) -> Result<(Vec<Counting>, Vec<i32>), Error> {
+        let (targets, pids) = self.targets()?;
+        let how = How {
+            inherit: !matches!(self.subject, Subject::Cpus(_)),
+            enable_on_exec: false,
+            user_access: false,
+        };
+        let mut counted: Vec<Counting> = Vec::with_capacity(targets.len());
+        for target in &targets {
+            match self.plan.open(rotation, *target, how) {
+                Ok(counting) => counted.push(counting),
+                // A thread may end between our look and our open; its process goes on.
+                Err(error) if error.errno == Errno::ESRCH && targets.len() > 1 => {}
+                Err(perf::Error {
+                    errno: Errno::ESRCH,
+                    ..
+                }) if let Target::Thread(tid) = target => {
+                    return Err(Error::system(format!("count thread {tid}"))(
+                        Errno::ESRCH.into(),
+                    ));
+                }
+                Err(error) => return Err(self.uncounted(&error)),
+            }
+        }
+        Ok((counted, pids))
+    }
+
     fn uncounted(&self, error: &perf::Error) -> Error {
         let access = self.plan.access();
         let is_closed = matches!(error.errno, Errno::EACCES | Errno::EPERM)
@@ -161,29 +191,7 @@ impl Workload for Attached<'_> {
             return Err(Error::Count(why.clone()));
         }
         let rotation = (!turn.only).then_some(turn.order.round);
-        let (targets, pids) = self.targets()?;
-        let how = How {
-            inherit: !matches!(self.subject, Subject::Cpus(_)),
-            enable_on_exec: false,
-            user_access: false,
-        };
-        let mut counted: Vec<Counting> = Vec::with_capacity(targets.len());
-        for target in &targets {
-            match self.plan.open(rotation, *target, how) {
-                Ok(counting) => counted.push(counting),
-                // A thread may end between our look and our open; its process goes on.
-                Err(error) if error.errno == Errno::ESRCH && targets.len() > 1 => {}
-                Err(perf::Error {
-                    errno: Errno::ESRCH,
-                    ..
-                }) if let Target::Thread(tid) = target => {
-                    return Err(Error::system(format!("count thread {tid}"))(
-                        Errno::ESRCH.into(),
-                    ));
-                }
-                Err(error) => return Err(self.uncounted(&error)),
-            }
-        }
+        let (counted, pids) = privilege::lend(Capability::CAP_SYS_PTRACE, || self.open(rotation))?;
         let read = || -> Result<Readings, Error> {
             let each = counted
                 .iter()
@@ -280,6 +288,8 @@ impl Timer {
     fn start(command: &[OsString]) -> Result<Timer, Error> {
         let spawned = process::Command::new(&command[0])
             .args(&command[1..])
+            .env_clear()
+            .envs(super::variables()?)
             .spawn();
         spawned.map(Timer).map_err(|error| Error::Exec {
             program: command[0].to_string_lossy().into_owned(),

@@ -20,7 +20,7 @@ use crate::perf::plan::Readings;
 use crate::perf::reading::Reading;
 use crate::perf::selfread::{Mark, SelfCounters};
 use crate::sys::child::{Child, Launcher, Program};
-use crate::sys::{clock, descriptor};
+use crate::sys::{clock, descriptor, privilege};
 
 /// The word by which we execute ourselves for it; no verb for users.
 pub const VERB: &str = "__batch";
@@ -181,7 +181,10 @@ impl<'s> Started<'s> {
             let padded = launcher.pad(bytes);
             padded.map_err(failed("lengthen the environment"))?;
         }
-        let child = launcher.start().map_err(failed("start a process"))?;
+        // What counts here must be able to count there.
+        let child = privilege::hand_on(|| launcher.start())
+            .flatten()
+            .map_err(failed("start a process"))?;
         child.release();
         Ok(Started {
             child,

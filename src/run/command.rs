@@ -429,6 +429,8 @@ pub(super) fn failure(code: Option<i32>, signal: Option<i32>) -> Option<(String,
 fn run_prepare(command: &str, interrupt: &Interrupt) -> Result<(), Error> {
     let mut shell = process::Command::new("/bin/sh")
         .args(["-c", command])
+        .env_clear()
+        .envs(super::variables()?)
         .stdin(process::Stdio::null())
         .stdout(process::Stdio::null())
         .spawn()

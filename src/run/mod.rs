@@ -24,6 +24,7 @@ use crate::perf::plan::{self, Kind, Plan, Readings};
 use crate::sample::{
     Cause, End, Failure, Figure, INTERVAL_END, Name, Record, Sample, Value, Warning,
 };
+use crate::sys::privilege;
 use interrupt::Interrupt;
 use noise::Noise;
 use schedule::{Schedule, Turn};
@@ -243,12 +244,28 @@ fn cpus_used(counted: &[(Kind, Value)], wall: Duration) -> Option<Value> {
 
 /// Our environment, to be handed on as it is.
 fn environment() -> Result<Vec<CString>, Error> {
-    let joined = std::env::vars_os().map(|(mut key, value)| {
+    let joined = variables()?.into_iter().map(|(mut key, value)| {
         key.push("=");
         key.push(value);
         key
     });
     joined.map(c_string).collect()
+}
+
+/// Our environment as it came. What the C library took out of it, because capabilities of our file
+/// made it distrust variables such as `LD_LIBRARY_PATH`, the kernel still has.
+fn variables() -> Result<Vec<(OsString, OsString)>, Error> {
+    if !privilege::is_raised() {
+        return Ok(std::env::vars_os().collect());
+    }
+    let block =
+        std::fs::read("/proc/self/environ").map_err(Error::system("read /proc/self/environ"))?;
+    let pair = |line: &[u8]| {
+        let end = line.iter().position(|&byte| byte == b'=')?;
+        let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        Some((text(&line[..end]), text(&line[end + 1..])))
+    };
+    Ok(block.split(|&byte| byte == 0).filter_map(pair).collect())
 }
 
 fn c_string(text: OsString) -> Result<CString, Error> {

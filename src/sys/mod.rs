@@ -10,6 +10,7 @@ pub mod futex;
 pub mod memory;
 pub mod page;
 pub mod perf_event;
+pub mod privilege;
 pub mod ring;
 pub mod signal;
 pub mod spin;

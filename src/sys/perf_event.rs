@@ -3,8 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use caps::Capability;
 pub use perf_event_open_sys::bindings;
 use perf_event_open_sys::bindings::perf_event_attr;
+
+use super::privilege::{is_asleep, lend};
 
 /// Whose events are counted: the `pid` and `cpu` of `perf_event_open(2)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +41,28 @@ impl Target {
 /// Opens one event on `target`, in the group led by `leader` if given. The descriptor is
 /// close-on-exec.
 ///
+/// CAP_SYS_ADMIN, if we keep it asleep, is woken where the kernel asks for it: before Linux 5.8,
+/// which has no CAP_PERFMON, and on kernels of Debian and Ubuntu, where that does not do when
+/// `kernel.perf_event_paranoid` is above 2.
+///
 /// Errors are the kernel's own errno; `perf::Error` gives them their meaning.
 pub fn open(
+    attr: &perf_event_attr,
+    target: Target,
+    leader: Option<BorrowedFd<'_>>,
+) -> io::Result<OwnedFd> {
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    match open_as_we_are(attr, target, leader) {
+        Err(error) if is_denied(&error) && is_asleep(Capability::CAP_SYS_ADMIN) => {
+            lend(Capability::CAP_SYS_ADMIN, || {
+                open_as_we_are(attr, target, leader)
+            })
+        }
+        opened => opened,
+    }
+}
+
+fn open_as_we_are(
     attr: &perf_event_attr,
     target: Target,
     leader: Option<BorrowedFd<'_>>,

@@ -28,7 +28,7 @@ pub(crate) fn poise() -> Command {
 /// A copy of the program under test.
 pub(crate) fn poise_at(path: &Path) -> Command {
     let mut command = Command::new(path);
-    for setting in ["NO_COLOR", "CLICOLOR_FORCE", "COLUMNS"] {
+    for setting in ["NO_COLOR", "CLICOLOR_FORCE", "COLUMNS", "SUDO_UID"] {
         command.env_remove(setting);
     }
     // Tests run side by side; who holds would make the others wait.

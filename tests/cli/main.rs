@@ -9,6 +9,7 @@ mod hold;
 mod inheritance;
 mod listing;
 mod permission;
+mod privilege;
 mod raw;
 mod records;
 mod stat;

@@ -1,11 +1,17 @@
-//! What is done in a child between fork and exec: signals, limits and filters. The only `unsafe` of these tests.
+//! What is done in a child between fork and exec: signals, limits and filters; forks; and capabilities of files. The only `unsafe` of these tests.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
+use caps::Capability;
 use nix::errno::Errno;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Gid, setgroups};
 
 /// What becomes of perf_event_open(2).
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +20,12 @@ pub(crate) enum Filter {
     Deny(Errno),
     /// It ends the caller at once when it is aimed at another process than the caller.
     KillAtAnother,
+}
+
+/// The child has these groups beside its own.
+pub(crate) fn groups(command: &mut Command, groups: &[u32]) {
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    before_exec(command, move || Ok(setgroups(&groups)?));
 }
 
 /// The child can be interrupted even when we cannot, as in the background of a shell.
@@ -127,6 +139,50 @@ fn filter(command: &mut Command, number: libc::c_long, action: Filter) {
             )
         })
     });
+}
+
+/// Whoever executes the program at `path` has these capabilities, permitted and effective
+/// (capabilities(7), `struct vfs_cap_data`, revision 2).
+pub(crate) fn set_file_capabilities(path: &Path, capabilities: &[Capability]) -> io::Result<()> {
+    const REVISION_2_EFFECTIVE: u32 = 0x0200_0001;
+    let all: u64 = capabilities.iter().map(|one| one.bitmask()).sum();
+    let (permitted, inheritable) = ([all as u32, (all >> 32) as u32], 0);
+    let words = [
+        REVISION_2_EFFECTIVE,
+        permitted[0],
+        inheritable,
+        permitted[1],
+        inheritable,
+    ];
+    let data: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: both names end with a NUL, and the length is that of the data.
+    check(unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            c"security.capability".as_ptr(),
+            data.as_ptr().cast(),
+            data.len(),
+            0,
+        )
+    })
+}
+
+/// Forks a child that does `what`, and gives its exit code: 0, or another after a panic.
+pub(crate) fn fork_to(what: fn()) -> i32 {
+    // SAFETY: the C library makes its own locks good in the child, and the one other thread of a
+    // test's own process waits for the test and holds none of ours.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        ForkResult::Child => {
+            let ended = std::panic::catch_unwind(what);
+            // SAFETY: `_exit` may be called at any time.
+            unsafe { libc::_exit(ended.is_err().into()) }
+        }
+        ForkResult::Parent { child } => match waitpid(child, None).unwrap() {
+            WaitStatus::Exited(_, code) => code,
+            other => panic!("{other:?}"),
+        },
+    }
 }
 
 fn stmt(code: u32, k: u32) -> libc::sock_filter {

@@ -73,6 +73,36 @@ fn units_and_causes_follow_the_level() {
 }
 
 #[test]
+fn whoever_called_sudo_counts_as_root_does() {
+    if bed::guest("the user who called sudo").is_none() {
+        return;
+    }
+    // Closed to ordinary users altogether, and so is tracefs.
+    let _level = Setting::set("perf_event_paranoid", "3");
+    let by_sudo = |program| {
+        let mut command = Command::new(program);
+        let id = NOBODY.to_string();
+        command.env("SUDO_UID", &id).env("SUDO_GID", &id);
+        command
+    };
+    let events = "cycles,page-faults,syscalls:sys_enter_write";
+    let run = bed::poise_by(by_sudo, &["stat", "-e", events, "--", "echo"]);
+    assert!(run.exact("cycles/op")[0] > 0.0 && run.exact("page-faults/op")[0] > 0.0);
+    assert_eq!(run.exact("syscalls:sys_enter_write/op"), [1.0]);
+    assert_eq!(run.header.machine["user"], "65534 of root");
+    let loops = [
+        "bench",
+        "write",
+        "-r",
+        "2",
+        "-e",
+        "syscalls:sys_enter_write",
+    ];
+    let run = bed::poise_by(by_sudo, &loops);
+    assert_eq!(run.exact("syscalls:sys_enter_write/op"), [1.0, 1.0]);
+}
+
+#[test]
 fn the_doctor_knows_whether_counters_are_read_in_user_space() {
     if bed::guest("the doctor on the counter instruction").is_none() {
         return;

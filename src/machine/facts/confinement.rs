@@ -13,7 +13,8 @@ use super::{CpuList, Facts};
 pub struct Myself {
     /// Effective user.
     pub euid: u32,
-    /// Effective capabilities, one bit each as in `/proc/self/status`; ask [`Myself::can`].
+    /// Permitted capabilities, one bit each as in `/proc/self/status`; ask [`Myself::can`]. Some
+    /// of them we wake for a step only ([`crate::sys::privilege`]).
     pub capabilities: u64,
     /// Whether the user ids are those of the whole machine. In a user namespace of its own a
     /// process may have every capability, and none that counts for perf or BPF.
@@ -88,7 +89,7 @@ impl Facts<'_> {
         let list: Vec<String> = ranges.iter().map(|(a, b)| format!("{a}-{b}")).collect();
         Some(Myself {
             euid: status.euid,
-            capabilities: status.capeff,
+            capabilities: status.capprm,
             // Without user namespaces there is no map.
             initial_user_namespace: map.is_empty() || map == ["0", "0", "4294967295"],
             seccomp: status.seccomp.and_then(|mode| match mode {

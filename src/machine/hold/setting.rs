@@ -128,7 +128,8 @@ impl Setting {
     /// What it is, if somebody else has set that since all was written.
     fn foreign(&self, roots: &Roots) -> Option<String> {
         let (is, now) = (self.read(roots).ok()?, self.now.as_ref()?);
-        if is == *now || is == self.old || is == self.wanted {
+        // Empty is no value, but a plain file in whose writing somebody was killed.
+        if is == *now || is == self.old || is == self.wanted || is.is_empty() {
             return None;
         }
         // The lower limit shows no more than the upper one, whatever was asked of it.

@@ -513,16 +513,22 @@ fn a_missing_tracefs_has_a_cure() {
 
 #[test]
 fn a_closed_tracefs_has_a_cure() {
+    use caps::{CapSet, Capability};
     use nix::unistd::{Uid, setfsuid};
     use std::os::unix::fs::PermissionsExt;
     let (dir, catalog) = fake::machine();
     let root = dir.path().join("tracing");
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     std::fs::set_permissions(&root, PermissionsExt::from_mode(0o000)).unwrap();
-    // Root may read everything; of this thread's file accesses that is taken back.
-    let before = setfsuid(Uid::from_raw(65534));
-    let error = catalog.parse("sched:sched_switch").unwrap_err();
-    setfsuid(before);
+    // Root may read everything; of one thread's file accesses that is taken back.
+    let error = std::thread::scope(|scope| {
+        let ordinary = scope.spawn(|| {
+            setfsuid(Uid::from_raw(65534));
+            caps::drop(None, CapSet::Permitted, Capability::CAP_DAC_READ_SEARCH).unwrap();
+            catalog.parse("sched:sched_switch").unwrap_err()
+        });
+        ordinary.join().unwrap()
+    });
     std::fs::set_permissions(&root, PermissionsExt::from_mode(0o755)).unwrap();
     assert_eq!(
         error.to_string(),
