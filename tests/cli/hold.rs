@@ -157,8 +157,7 @@ fn loops_run_on_one_cpu_and_commands_where_they_like() {
     let config = |arguments: &str| {
         finish(holding(arguments).args(words("-q -o")).arg(&file)).exits(0);
         let records = whole_records(&file);
-        let pinned = samples(&records)[0].config.get("pinned-cpu").cloned();
-        pinned
+        samples(&records)[0].config.get("pinned-cpu").cloned()
     };
     assert!(config("bench getppid --runs 1").is_some_and(|cpu| cpu.parse::<u32>().is_ok()));
     assert_eq!(
