@@ -196,6 +196,7 @@
 //!   machine made of Debian packages. What a user meets, on any machine: `tests/cli`.
 
 pub mod cli;
+pub mod compare;
 pub mod doctor;
 pub mod format;
 pub mod machine;

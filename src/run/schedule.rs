@@ -1,5 +1,7 @@
 //! Who runs next: rounds over all workloads, each in an order drawn from the seed. Pure: never reads a clock, never runs anything.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
@@ -38,6 +40,7 @@ pub struct Schedule {
     limits: Limits,
     order: Order,
     round: Vec<usize>,
+    enough: Rc<Cell<bool>>,
 }
 
 impl Schedule {
@@ -49,9 +52,16 @@ impl Schedule {
             limits,
             order: Order::default(),
             round: (0..workloads).collect(),
+            enough: Rc::default(),
         };
         schedule.draw();
         schedule
+    }
+
+    /// Once it is set, no further round is begun: for whoever knows from the records when there is
+    /// enough of them.
+    pub fn enough(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.enough)
     }
 
     /// The next run, given the time since the first began; `None` when a limit is reached. A
@@ -64,8 +74,8 @@ impl Schedule {
         }
         let fresh_round = self.order.position == 0;
         let late = self.order.round > 0 && self.limits.time.is_some_and(|limit| elapsed >= limit);
-        if self.round.is_empty() || fresh_round && (self.order.round >= self.limits.rounds || late)
-        {
+        let over = self.order.round >= self.limits.rounds || late || self.enough.get();
+        if self.round.is_empty() || fresh_round && over {
             return None;
         }
         let workload = self.round[self.order.position as usize];
@@ -93,6 +103,21 @@ mod tests {
     fn all(seed: u64, workloads: usize, rounds: u64) -> Vec<Turn> {
         let mut schedule = Schedule::new(seed, workloads, Limits { rounds, time: None });
         std::iter::from_fn(|| schedule.next(Duration::ZERO)).collect()
+    }
+
+    #[test]
+    fn enough_ends_it_with_the_round() {
+        let limits = Limits {
+            rounds: 100,
+            time: None,
+        };
+        let mut schedule = Schedule::new(7, 3, limits);
+        for _ in 0..4 {
+            schedule.next(Duration::ZERO);
+        }
+        schedule.enough().set(true);
+        let rest = std::iter::from_fn(|| schedule.next(Duration::ZERO));
+        assert_eq!(rest.count(), 2);
     }
 
     #[test]

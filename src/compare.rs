@@ -1,0 +1,496 @@
+//! What two variants' figures say about each other: paired where the records tell which runs stood side by side, in groups where they do not. Never reads a file, never runs anything.
+//!
+//! A [`Cell`] holds the figures of one unit of one benchmark in one variant. Two cells are judged
+//! by the kind of their figures: such as do not vary are compared exactly; figures of one run of
+//! poise are paired by their rounds; all others are two groups, of which effects of the order of
+//! runs cannot be excluded.
+
+use std::collections::BTreeMap;
+
+use crate::sample::Figure;
+use crate::stats::comparison::{self, Comparison, Direction, EXACT_FROM, Gate, Margin, Verdict};
+use crate::stats::comparison::{Basis, Scale, Voids};
+use crate::stats::paired::{Forecast, Pairs};
+use crate::stats::sequential::{LOOKS, Rule};
+use crate::stats::series;
+use crate::unit::{Better, Dimension, Unit};
+
+/// How comparisons are judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judge {
+    /// The level of certainty, and the looks at growing numbers of pairs.
+    pub rule: Rule,
+    /// The margin, if the user has one of his own; else what is usual for the unit.
+    pub margin: Option<f64>,
+}
+
+/// The figures of one unit of one benchmark in one variant, in time order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cell {
+    /// The figures.
+    figures: Vec<f64>,
+    /// Where each of them stands, when all are of runs that tell it.
+    places: Option<Vec<Place>>,
+    /// Runs that gave no figure of this unit, and why the first of them did not.
+    absent: Option<(usize, String)>,
+    /// Figures that stand for less than they seem to: scaled, partial.
+    weak: usize,
+}
+
+/// Where a figure stands in a run of poise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which run of poise it was.
+    pub run: u32,
+    /// The round.
+    pub round: u64,
+    /// The place in the round.
+    pub position: u32,
+    /// Whether something outside the workload spoiled it: the rest of its round then counts as
+    /// little as it does.
+    pub void: bool,
+}
+
+/// What two cells say about each other.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// The numbers.
+    pub comparison: Comparison,
+    /// What they mean.
+    pub verdict: Verdict,
+    /// The direction that is for the better.
+    pub improvement: Option<Direction>,
+    /// Pairs, or figures, that a decision needs, where there was none.
+    pub forecast: Option<Forecast>,
+    /// The doubts.
+    pub doubts: Vec<String>,
+}
+
+/// The share of one CPU that others may take away during a run before it is void.
+pub const MOST_STEAL: f64 = 0.05;
+
+impl Default for Judge {
+    fn default() -> Judge {
+        Judge {
+            rule: Rule::fixed(0.05),
+            margin: None,
+        }
+    }
+}
+
+impl Cell {
+    /// Takes in one more figure and where it stands; figures without a place can only be compared
+    /// in groups.
+    pub fn take(&mut self, figure: &Figure, place: Option<Place>) {
+        let number = match figure {
+            Figure::Absent { why } => {
+                let first = self.absent.take().unwrap_or((0, why.to_string()));
+                self.absent = Some((first.0 + 1, first.1));
+                return;
+            }
+            Figure::Scaled { value, .. } | Figure::Partial { value, .. } => {
+                self.weak += 1;
+                *value
+            }
+            Figure::Exact(value) | Figure::Sampled { value, .. } => *value,
+        };
+        self.push(number, place);
+    }
+
+    /// Takes in a number that nobody doubts.
+    pub fn push(&mut self, number: f64, place: Option<Place>) {
+        match (place, self.figures.is_empty()) {
+            (Some(place), true) => self.places = Some(vec![place]),
+            (Some(place), false) => {
+                if let Some(places) = &mut self.places {
+                    places.push(place);
+                }
+            }
+            (None, _) => self.places = None,
+        }
+        self.figures.push(number);
+    }
+
+    /// The figures in time order, void ones included.
+    pub fn figures(&self) -> &[f64] {
+        &self.figures
+    }
+
+    /// Why there is no figure at all.
+    pub fn why_absent(&self) -> Option<&str> {
+        let (_, why) = self.absent.as_ref()?;
+        self.figures.is_empty().then_some(why)
+    }
+
+    /// How many figures are void.
+    pub fn voided(&self) -> usize {
+        let places = self.places.iter().flatten();
+        places.filter(|place| place.void).count()
+    }
+
+    /// The figures that are not void.
+    pub fn valid(&self) -> Vec<f64> {
+        match &self.places {
+            None => self.figures.clone(),
+            Some(places) => {
+                let both = self.figures.iter().zip(places);
+                both.filter(|(_, place)| !place.void)
+                    .map(|(&figure, _)| figure)
+                    .collect()
+            }
+        }
+    }
+}
+
+/// Figures of two cells that were taken side by side.
+struct Paired {
+    old: Vec<f64>,
+    new: Vec<f64>,
+    /// Of each pair, whether the new variant ran first.
+    new_first: Vec<bool>,
+    /// Pairs left out since one of the two was void.
+    voided: usize,
+}
+
+impl Paired {
+    /// The pairs of two cells; nothing when they are not of the same runs of poise.
+    fn of(old: &Cell, new: &Cell) -> Option<Paired> {
+        let by_round = |cell: &Cell| -> Option<BTreeMap<(u32, u64), (f64, Place)>> {
+            let places = cell.places.as_ref()?;
+            let all = cell.figures.iter().zip(places);
+            let map: BTreeMap<_, _> = all
+                .map(|(&figure, &place)| ((place.run, place.round), (figure, place)))
+                .collect();
+            // Two figures in one round are no run and its partner.
+            (map.len() == cell.figures.len()).then_some(map)
+        };
+        let (old, mut new) = (by_round(old)?, by_round(new)?);
+        let mut paired = Paired {
+            old: Vec::new(),
+            new: Vec::new(),
+            new_first: Vec::new(),
+            voided: 0,
+        };
+        for (key, (figure, place)) in old {
+            // A run that failed leaves its partner alone.
+            let Some((other, other_place)) = new.remove(&key) else {
+                continue;
+            };
+            if place.void || other_place.void {
+                paired.voided += 1;
+                continue;
+            }
+            paired.old.push(figure);
+            paired.new.push(other);
+            paired.new_first.push(other_place.position < place.position);
+        }
+        (!paired.old.is_empty()).then_some(paired)
+    }
+}
+
+impl Judge {
+    /// Compares `new` with `old`. Nothing when either has no figure that could be used.
+    pub fn judge(&self, unit: &Unit, old: &Cell, new: &Cell) -> Option<Judgement> {
+        let margin = self.margin_of(unit);
+        let paired = Paired::of(old, new);
+        let (old_valid, new_valid) = (old.valid(), new.valid());
+        let exact = || {
+            // Clocks are never exact; that they agree is their coarseness.
+            let is_time = unit.dimension() == Dimension::Seconds;
+            let least = if is_time { usize::MAX } else { EXACT_FROM };
+            comparison::exact(&old_valid, &new_valid, least, margin)
+        };
+        let pairs = paired.as_ref().and_then(|p| Pairs::new(&p.old, &p.new));
+        let comparison = match (exact(), &pairs) {
+            (Some(comparison), _) => comparison,
+            (None, Some(pairs)) => pairs.compare(&self.rule, margin),
+            (None, None) => {
+                let rule = Rule::fixed(self.rule.alpha);
+                comparison::groups(&old_valid, &new_valid, &rule, margin)?
+            }
+        };
+        let improvement = unit.better().map(|better| match better {
+            Better::Lower => Direction::Lower,
+            Better::Higher => Direction::Higher,
+        });
+        let mut judgement = Judgement {
+            verdict: comparison.verdict(improvement),
+            comparison,
+            improvement,
+            forecast: None,
+            doubts: doubts_about(old, new),
+        };
+        if judgement.verdict == Verdict::Inconclusive {
+            judgement.forecast = pairs
+                .as_ref()
+                .and_then(|pairs| pairs.forecast(&self.rule, margin, LOOKS[LOOKS.len() - 1]));
+        }
+        if let (Some(paired), Some(pairs)) = (&paired, &pairs) {
+            judgement.doubts.extend(order_matters(paired, pairs));
+            judgement.doubts.extend(void_doubt(paired, old, new));
+            let voids = [old, new].map(|cell| Voids {
+                runs: cell.figures.len(),
+                voided: cell.voided(),
+            });
+            if comparison::voids_differ(voids[0], voids[1]) {
+                judgement.verdict = Verdict::Untrustworthy;
+            }
+        }
+        Some(judgement)
+    }
+
+    fn margin_of(&self, unit: &Unit) -> Margin {
+        match self.margin {
+            Some(share) => Margin::share(share),
+            None if hardly_varies(unit) => Margin::NEARLY_EXACT,
+            None => Margin::NOISY,
+        }
+    }
+}
+
+/// Holds all of `judgements` to the level of `judge` as a family, except those that have decided
+/// by themselves already whether to stop.
+pub fn as_family(judgements: &mut [&mut Judgement], judge: &Judge) {
+    let mut comparisons: Vec<&mut Comparison> = judgements
+        .iter_mut()
+        .map(|judgement| &mut judgement.comparison)
+        .collect();
+    comparison::judge_family(&mut comparisons, judge.rule.alpha);
+    for judgement in judgements {
+        if judgement.verdict != Verdict::Untrustworthy {
+            judgement.verdict = judgement.comparison.verdict(judgement.improvement);
+        }
+    }
+}
+
+impl Judgement {
+    /// Whether the change may pass; an untrustworthy one is undecided.
+    pub fn gate(&self) -> Gate {
+        match self.verdict {
+            Verdict::Untrustworthy => Gate::Undecided,
+            _ => self.comparison.gate(self.improvement),
+        }
+    }
+
+    /// Whether more runs could still change it.
+    pub fn is_open(&self, by_gate: bool) -> bool {
+        match by_gate {
+            true => self.gate() == Gate::Undecided,
+            false => self.verdict == Verdict::Inconclusive,
+        }
+    }
+
+    /// What was compared: `10 pairs`, `20 + 20 runs`, `exact`.
+    pub fn basis(&self) -> String {
+        let [old, new] = self.comparison.counts;
+        match self.comparison.basis {
+            Basis::Exact => format!("exact, {old} + {new} runs"),
+            Basis::Pairs => format!("{old} pairs"),
+            Basis::Groups => format!("{old} + {new} runs"),
+        }
+    }
+}
+
+/// Whether a unit counts what a program does of itself, the same in every run or nearly so.
+pub fn hardly_varies(unit: &Unit) -> bool {
+    let name = unit.as_str();
+    let stem = name.strip_suffix("/op").unwrap_or(name);
+    stem.ends_with(":u") && stem.starts_with("instructions")
+        || [
+            "allocs",
+            "B",
+            "object-bytes",
+            "export-bytes",
+            "text-bytes",
+            "data-bytes",
+        ]
+        .contains(&stem)
+}
+
+fn doubts_about(old: &Cell, new: &Cell) -> Vec<String> {
+    let mut doubts = Vec::new();
+    for (which, cell) in [("old", old), ("new", new)] {
+        if let Some((runs, why)) = &cell.absent {
+            doubts.push(format!(
+                "{runs} runs of the {which} one could not be counted: {why}"
+            ));
+        }
+        if cell.weak > 0 {
+            doubts.push(format!(
+                "{} of {} figures of the {which} one are scaled or partial",
+                cell.weak,
+                cell.figures.len()
+            ));
+        }
+    }
+    doubts
+}
+
+/// A doubt when it matters which of a pair ran first. It does not bias the comparison, for which
+/// the coins care, but the machine remembers one run in the next.
+fn order_matters(paired: &Paired, pairs: &Pairs) -> Option<String> {
+    const LEVEL: f64 = 0.01;
+    let effect = pairs.position_effect(&paired.new_first)?;
+    (effect.p < LEVEL).then(|| {
+        let change = match pairs.scale() {
+            Scale::Ratio => percent(effect.effect),
+            Scale::Difference => format!("{:+}", effect.effect),
+        };
+        format!("running second changes it by {change}")
+    })
+}
+
+fn void_doubt(paired: &Paired, old: &Cell, new: &Cell) -> Option<String> {
+    (paired.voided > 0).then(|| {
+        format!(
+            "{} pairs are void, for others took CPU time away ({} runs of the old one, {} of the new one)",
+            paired.voided,
+            old.voided(),
+            new.voided()
+        )
+    })
+}
+
+/// A share as a change: `+5.12 %`, with as many digits as matter.
+pub fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    match percent.abs() {
+        size if !size.is_finite() => "?".to_owned(),
+        size if size >= 100.0 => format!("{percent:+.0} %"),
+        size if size >= 10.0 => format!("{percent:+.1} %"),
+        _ => format!("{percent:+.2} %"),
+    }
+}
+
+/// How a series of figures behaved: outliers that are marked and kept, and a drift.
+pub fn marks(cell: &Cell) -> Vec<String> {
+    const LEVEL: f64 = 0.01;
+    let figures = cell.figures();
+    let mut marks = Vec::new();
+    let outliers = series::outliers(figures).len();
+    if outliers > 0 {
+        marks.push(format!("{outliers} outliers, kept"));
+    }
+    let times: Vec<f64> = (0..figures.len()).map(|at| at as f64).collect();
+    if series::drift(&times, figures).is_some_and(|drift| drift.p < LEVEL) {
+        marks.push("drifts".to_owned());
+    }
+    marks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Cause;
+
+    fn placed(figures: &[f64], run: u32) -> Cell {
+        let mut cell = Cell::default();
+        for (round, &figure) in figures.iter().enumerate() {
+            let place = Place {
+                run,
+                round: round as u64,
+                position: (round % 2) as u32,
+                void: false,
+            };
+            cell.push(figure, Some(place));
+        }
+        cell
+    }
+
+    fn loose(figures: &[f64]) -> Cell {
+        let mut cell = Cell::default();
+        figures.iter().for_each(|&figure| cell.push(figure, None));
+        cell
+    }
+
+    fn judged(unit: &str, old: &Cell, new: &Cell) -> Option<(Basis, Verdict)> {
+        let judgement = Judge::default().judge(&Unit::named(unit), old, new)?;
+        Some((judgement.comparison.basis, judgement.verdict))
+    }
+
+    const SLOW: [f64; 10] = [1.0, 1.01, 0.99, 1.02, 0.98, 1.01, 1.0, 0.99, 1.03, 1.0];
+
+    #[test]
+    fn figures_are_compared_by_their_kind() {
+        let faster: Vec<f64> = SLOW.iter().map(|x| x * 0.9).collect();
+        let check = |unit, old: &Cell, new: &Cell, want| {
+            assert_eq!(judged(unit, old, new), want, "{unit}");
+        };
+        use {Basis::*, Verdict::*};
+        let (old, new) = (placed(&SLOW, 0), placed(&faster, 0));
+        check("sec/op", &old, &new, Some((Pairs, Improved)));
+        check("B/s", &old, &new, Some((Pairs, Regressed)));
+        check("CPUs", &old, &new, Some((Pairs, Changed)));
+        // Of two runs of poise, or of none, nothing stood side by side.
+        check(
+            "sec/op",
+            &old,
+            &placed(&faster, 1),
+            Some((Groups, Improved)),
+        );
+        check("sec/op", &old, &loose(&faster), Some((Groups, Improved)));
+        let same = placed(&[7.0; 4], 0);
+        check(
+            "minor-faults/op",
+            &same,
+            &placed(&[8.0; 4], 0),
+            Some((Exact, Regressed)),
+        );
+        check("minor-faults/op", &same, &same, Some((Exact, Equivalent)));
+        check("sec/op", &same, &same, Some((Pairs, Inconclusive)));
+        check("sec/op", &Cell::default(), &new, None);
+    }
+
+    #[test]
+    fn void_runs_take_their_partners_with_them() {
+        let (mut old, mut new) = (Cell::default(), Cell::default());
+        for round in 0..12 {
+            let place = |void| {
+                Some(Place {
+                    run: 0,
+                    round,
+                    position: 0,
+                    void,
+                })
+            };
+            old.push(1.0 + round as f64 / 1000.0, place(round == 3));
+            new.push(if round == 3 { 90.0 } else { 1.5 }, place(round == 4));
+        }
+        let judgement = Judge::default()
+            .judge(&Unit::named("sec/op"), &old, &new)
+            .unwrap();
+        assert_eq!(judgement.comparison.counts, [10, 10]);
+        assert_eq!(judgement.verdict, Verdict::Regressed);
+        assert!(
+            judgement.doubts[0].starts_with("2 pairs are void"),
+            "{judgement:?}"
+        );
+    }
+
+    #[test]
+    fn absent_figures_are_told_and_never_counted() {
+        let (mut old, new) = (placed(&SLOW, 0), placed(&SLOW, 0));
+        old.take(&Figure::absent(Cause::new("no PMU")), None);
+        let judgement = Judge::default()
+            .judge(&Unit::named("cycles/op"), &old, &new)
+            .unwrap();
+        assert_eq!(judgement.comparison.counts, [10, 10]);
+        assert_eq!(
+            judgement.doubts,
+            ["1 runs of the old one could not be counted: no PMU"]
+        );
+        let mut none = Cell::default();
+        none.take(&Figure::absent(Cause::new("no PMU")), None);
+        assert_eq!(none.why_absent(), Some("no PMU"));
+        assert_eq!(judged("cycles/op", &none, &new), None);
+    }
+
+    #[test]
+    fn changes_have_the_digits_that_matter() {
+        let check = |share, want: &str| assert_eq!(percent(share), want);
+        check(0.0512, "+5.12 %");
+        check(-0.234, "-23.4 %");
+        check(8.7, "+870 %");
+        check(0.0, "+0.00 %");
+    }
+}
