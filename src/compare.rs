@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::sample::Figure;
+use crate::sample::{Figure, INTERVAL_END, Record, Sample};
 use crate::stats::comparison::{self, Comparison, Direction, EXACT_FROM, Gate, Margin, Verdict};
 use crate::stats::comparison::{Basis, Scale, Voids};
 use crate::stats::paired::{Forecast, Pairs};
@@ -289,6 +289,113 @@ impl Judgement {
             Basis::Groups => format!("{old} + {new} runs"),
         }
     }
+}
+
+/// Several variants of one workload, as their records come in.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    variants: Vec<Runs>,
+    /// The units in order of appearance, each with a cell for every variant.
+    units: Vec<(Unit, Vec<Cell>)>,
+}
+
+/// One variant of a trial.
+#[derive(Clone, Debug)]
+pub struct Runs {
+    /// Its name.
+    pub name: String,
+    /// Runs that gave a sample.
+    pub runs: u64,
+    /// Runs that failed.
+    pub failures: u64,
+}
+
+impl Trial {
+    /// A trial of `variants`, the first of which is the control.
+    pub fn of(variants: impl IntoIterator<Item = String>) -> Trial {
+        let fresh = |name| Runs {
+            name,
+            runs: 0,
+            failures: 0,
+        };
+        Trial {
+            variants: variants.into_iter().map(fresh).collect(),
+            units: Vec::new(),
+        }
+    }
+
+    /// Takes in one record; those of other variants, and intervals, are none of its own.
+    pub fn take(&mut self, record: &Record) {
+        match record {
+            Record::Sample(sample) if !sample.config.contains_key(INTERVAL_END) => {
+                self.take_sample(sample)
+            }
+            Record::Failure(failure) => {
+                let of = |runs: &&mut Runs| runs.name == failure.variant;
+                if let Some(runs) = self.variants.iter_mut().find(of) {
+                    runs.failures += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_sample(&mut self, sample: &Sample) {
+        let named = |runs: &Runs| runs.name == sample.variant;
+        let Some(at) = self.variants.iter().position(named) else {
+            return;
+        };
+        self.variants[at].runs += 1;
+        let place = Place {
+            run: 0,
+            round: sample.order.round,
+            position: sample.order.position,
+            void: is_void(sample),
+        };
+        for value in &sample.values {
+            let known = self.units.iter().position(|(unit, _)| *unit == value.unit);
+            let unit = known.unwrap_or_else(|| {
+                let cells = vec![Cell::default(); self.variants.len()];
+                self.units.push((value.unit.clone(), cells));
+                self.units.len() - 1
+            });
+            self.units[unit].1[at].take(&value.figure, Some(place));
+        }
+    }
+
+    /// The variants, the control first.
+    pub fn variants(&self) -> &[Runs] {
+        &self.variants
+    }
+
+    /// The units that were seen.
+    pub fn units(&self) -> impl Iterator<Item = &Unit> {
+        self.units.iter().map(|(unit, _)| unit)
+    }
+
+    /// The figures of `unit`, variant by variant.
+    pub fn cells(&self, unit: &Unit) -> &[Cell] {
+        let known = self.units.iter().find(|(known, _)| known == unit);
+        known.map_or(&[], |(_, cells)| cells)
+    }
+
+    /// Each variant but the control, judged by `unit`.
+    pub fn judge(&self, judge: &Judge, unit: &Unit) -> Vec<Option<Judgement>> {
+        match self.cells(unit) {
+            [] => self.variants.iter().skip(1).map(|_| None).collect(),
+            [control, others @ ..] => others
+                .iter()
+                .map(|other| judge.judge(unit, control, other))
+                .collect(),
+        }
+    }
+}
+
+/// Whether something outside the workload spoiled a run. The rule is fixed beforehand and looks
+/// at causes, never at the figure itself.
+fn is_void(sample: &Sample) -> bool {
+    let steal = sample.figure("steal-CPUs").and_then(Figure::number);
+    steal.is_some_and(|cpus| cpus > MOST_STEAL)
 }
 
 /// Whether a unit counts what a program does of itself, the same in every run or nearly so.

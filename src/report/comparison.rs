@@ -1,0 +1,351 @@
+//! Verdicts for people, for markdown and as JSON: what changed, by how much, how certain that is. Never computes a statistic, never prints.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+use super::text;
+use crate::compare::{self, Judgement, Trial, percent};
+use crate::stats::Interval;
+use crate::stats::comparison::{Comparison, Scale, Verdict};
+use crate::stats::order::median;
+use crate::unit::{Unit, human};
+
+/// What came of one unit of a trial.
+pub struct Judged {
+    /// The unit.
+    pub unit: Unit,
+    /// Whether the trial was made for it; the others were counted besides.
+    pub is_chosen: bool,
+    /// Each variant but the control.
+    pub variants: Vec<Option<Judgement>>,
+}
+
+/// Characters of a drawn distribution.
+const DRAWN: usize = 16;
+
+/// The tables of a trial: one for each chosen unit, one for all others, and the doubts.
+pub fn trial(trial: &Trial, judged: &[Judged], style: text::Style) -> String {
+    let mut out = String::new();
+    let (chosen, others): (Vec<&Judged>, Vec<&Judged>) =
+        judged.iter().partition(|judged| judged.is_chosen);
+    for one in &chosen {
+        out.push_str(&unit_table(trial, one, style));
+    }
+    if !others.is_empty() {
+        out.push_str("beside\n");
+        out.push_str(&beside_table(trial, &others, style));
+    }
+    for doubt in doubts(trial, judged) {
+        let _ = writeln!(out, "  ! {doubt}");
+    }
+    out
+}
+
+fn unit_table(trial: &Trial, judged: &Judged, style: text::Style) -> String {
+    let cells = trial.cells(&judged.unit);
+    let all = || cells.iter().flat_map(|cell| cell.figures()).copied();
+    let low = all().fold(f64::INFINITY, f64::min);
+    let high = all().fold(f64::NEG_INFINITY, f64::max);
+    let mut table = plain_table();
+    table.set_header([
+        "",
+        "median",
+        "change",
+        "interval",
+        "verdict",
+        "",
+        "distribution",
+    ]);
+    for (at, runs) in trial.variants().iter().enumerate() {
+        let figures = cells.get(at).map_or(&[][..], |cell| cell.figures());
+        let judgement = at
+            .checked_sub(1)
+            .and_then(|at| judged.variants[at].as_ref());
+        let mut row = vec![
+            Cell::new(format!("  {}", runs.name)),
+            Cell::new(middle(&judged.unit, figures)).set_alignment(CellAlignment::Right),
+        ];
+        match judgement {
+            Some(judgement) => row.extend(
+                [
+                    change(&judged.unit, &judgement.comparison),
+                    interval(&judged.unit, &judgement.comparison),
+                    coloured(judgement.verdict),
+                    judgement.basis(),
+                ]
+                .map(Cell::new),
+            ),
+            None if at == 0 => row.extend(["", "", "control", ""].map(Cell::new)),
+            None => row.extend(["", "", "not compared", ""].map(Cell::new)),
+        }
+        row.push(Cell::new(histogram(figures, low, high)));
+        table.add_row(row);
+    }
+    written(&judged.unit.to_string(), table, style)
+}
+
+fn beside_table(trial: &Trial, judged: &[&Judged], style: text::Style) -> String {
+    let mut table = plain_table();
+    for one in judged {
+        let cells = trial.cells(&one.unit);
+        let old = cells.first().map_or(&[][..], |cell| cell.figures());
+        let names = trial.variants().iter().skip(1);
+        for ((at, runs), judgement) in (1..).zip(names).zip(&one.variants) {
+            let Some(judgement) = judgement else { continue };
+            let several = trial.variants().len() > 2;
+            let name = if several { &*runs.name } else { "" };
+            table.add_row([
+                format!("  {}", one.unit),
+                name.to_owned(),
+                format!(
+                    "{} → {}",
+                    middle(&one.unit, old),
+                    middle(&one.unit, cells[at].figures())
+                ),
+                change(&one.unit, &judgement.comparison),
+                interval(&one.unit, &judgement.comparison),
+                coloured(judgement.verdict),
+            ]);
+        }
+    }
+    written("", table, style)
+}
+
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table
+}
+
+fn written(title: &str, mut table: Table, style: text::Style) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let mut out = String::new();
+    let mut lines: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    if !title.is_empty() && !lines.is_empty() {
+        // The title stands where the header has nothing to say.
+        let head = lines.remove(0);
+        let rest: String = head.chars().skip(title.chars().count()).collect();
+        let _ = writeln!(out, "{}", format!("{title}{rest}").trim_end());
+    }
+    for line in lines {
+        let _ = writeln!(out, "{}", narrowed(&line, style.width));
+    }
+    out
+}
+
+/// A line cut to `width` columns, colour codes not counted.
+fn narrowed(line: &str, width: usize) -> String {
+    console::truncate_str(line, width, "…").into_owned()
+}
+
+fn middle(unit: &Unit, figures: &[f64]) -> String {
+    median(figures).map_or("—".to_owned(), |median| human(unit, median))
+}
+
+/// The change in percent, or in the unit where figures can be 0.
+fn change(unit: &Unit, comparison: &Comparison) -> String {
+    amount(unit, comparison.scale, comparison.estimate)
+}
+
+fn amount(unit: &Unit, scale: Scale, amount: f64) -> String {
+    match scale {
+        Scale::Ratio => percent(amount),
+        Scale::Difference if amount < 0.0 => format!("-{}", human(unit, -amount)),
+        Scale::Difference => format!("+{}", human(unit, amount)),
+    }
+}
+
+fn interval(unit: &Unit, comparison: &Comparison) -> String {
+    match comparison.interval {
+        None => "too few runs".to_owned(),
+        Some(Interval { low, high, .. }) if low == high => String::new(),
+        Some(Interval { low, high, .. }) => {
+            let of = |x| amount(unit, comparison.scale, x);
+            format!("{} … {}", of(low), of(high))
+        }
+    }
+}
+
+/// The verdict's word.
+pub fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Improved => "improved",
+        Verdict::Regressed => "regressed",
+        Verdict::Changed => "changed",
+        Verdict::Equivalent => "equivalent",
+        Verdict::Inconclusive => "inconclusive",
+        Verdict::Untrustworthy => "untrustworthy",
+    }
+}
+
+fn coloured(verdict: Verdict) -> String {
+    let colour = match verdict {
+        Verdict::Improved => AnsiColor::Green,
+        Verdict::Regressed => AnsiColor::Red,
+        Verdict::Changed => AnsiColor::Magenta,
+        Verdict::Equivalent => AnsiColor::Blue,
+        Verdict::Inconclusive | Verdict::Untrustworthy => AnsiColor::Yellow,
+    };
+    let style = Style::new().fg_color(Some(colour.into()));
+    format!("{style}{}{style:#}", word(verdict))
+}
+
+/// How many of `figures` lie in each part of the range from `low` to `high`.
+fn histogram(figures: &[f64], low: f64, high: f64) -> String {
+    const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let mut counts = [0usize; DRAWN];
+    for figure in figures {
+        let share = if high > low {
+            (figure - low) / (high - low)
+        } else {
+            0.5
+        };
+        counts[((share * DRAWN as f64) as usize).min(DRAWN - 1)] += 1;
+    }
+    let most = counts.iter().copied().max().unwrap_or(0).max(1);
+    let bar = |&count: &usize| BARS[(count * 8).div_ceil(most)];
+    counts.iter().map(bar).collect()
+}
+
+/// What speaks against the verdicts, or what they still need.
+pub fn doubts(trial: &Trial, judged: &[Judged]) -> Vec<String> {
+    let mut doubts = Vec::new();
+    for runs in trial.variants() {
+        if runs.failures > 0 {
+            doubts.push(format!("{}: {} runs failed", runs.name, runs.failures));
+        }
+    }
+    for one in judged.iter().filter(|one| one.is_chosen) {
+        for (at, judgement) in one.variants.iter().enumerate() {
+            let name = &trial.variants()[at + 1].name;
+            let Some(judgement) = judgement else {
+                let cells = trial.cells(&one.unit);
+                let why = cells.iter().find_map(|cell| cell.why_absent());
+                let why = why.unwrap_or("there is no such figure");
+                doubts.push(format!("{name}: {} could not be compared: {why}", one.unit));
+                continue;
+            };
+            let about = judgement
+                .doubts
+                .iter()
+                .cloned()
+                .chain(needs(&one.unit, judgement));
+            doubts.extend(about.map(|doubt| format!("{name}, {}: {doubt}", one.unit)));
+        }
+        for (runs, cell) in trial.variants().iter().zip(trial.cells(&one.unit)) {
+            let marks = compare::marks(cell).into_iter();
+            doubts.extend(marks.map(|mark| format!("{}, {}: {mark}", runs.name, one.unit)));
+        }
+    }
+    doubts
+}
+
+/// What a decision would take.
+pub fn needs(unit: &Unit, judgement: &Judgement) -> Option<String> {
+    let forecast = judgement.forecast?;
+    let scale = judgement.comparison.scale;
+    Some(match forecast.is_hopeless() {
+        true => format!(
+            "hopeless at this noise: {} pairs tell changes from ±{} on; hold the machine still, or widen --margin",
+            forecast.most,
+            amount(unit, scale, forecast.margin).trim_start_matches('+')
+        ),
+        false => format!(
+            "a decision takes about {} pairs",
+            forecast.if_unchanged.min(forecast.if_as_estimated)
+        ),
+    })
+}
+
+/// The tables of the chosen units as markdown.
+pub fn markdown(trial: &Trial, judged: &[Judged]) -> String {
+    let mut out = String::new();
+    for one in judged.iter().filter(|one| one.is_chosen) {
+        let _ = writeln!(
+            out,
+            "| {} | median | change | interval | verdict | |\n|---|--:|--:|---|---|---|",
+            one.unit
+        );
+        for (at, runs) in trial.variants().iter().enumerate() {
+            let figures = trial.cells(&one.unit).get(at);
+            let figures = figures.map_or(&[][..], |cell| cell.figures());
+            let judgement = at.checked_sub(1).and_then(|at| one.variants[at].as_ref());
+            let rest = match judgement {
+                Some(judgement) => format!(
+                    "{} | {} | **{}** | {}",
+                    change(&one.unit, &judgement.comparison),
+                    interval(&one.unit, &judgement.comparison),
+                    word(judgement.verdict),
+                    judgement.basis()
+                ),
+                None if at == 0 => " | | control | ".to_owned(),
+                None => " | | not compared | ".to_owned(),
+            };
+            let name = runs.name.replace('|', "\\|");
+            let _ = writeln!(
+                out,
+                "| `{name}` | {} | {rest} |",
+                middle(&one.unit, figures)
+            );
+        }
+        out.push('\n');
+    }
+    for doubt in doubts(trial, judged) {
+        let _ = writeln!(out, "- {doubt}");
+    }
+    out
+}
+
+/// One verdict as JSON; changes are shares of the old figure, or in the unit where `scale` says
+/// so.
+pub fn json(trial: &Trial, one: &Judged, at: usize) -> Value {
+    let (control, variant) = (&trial.variants()[0].name, &trial.variants()[at + 1].name);
+    let Some(judgement) = &one.variants[at] else {
+        return json!({
+            "unit": one.unit.as_str(), "control": control, "variant": variant, "verdict": null,
+        });
+    };
+    let comparison = &judgement.comparison;
+    let scale = match comparison.scale {
+        Scale::Ratio => "share",
+        Scale::Difference => "difference",
+    };
+    let ends = comparison.interval.map(|i| [i.low, i.high]);
+    json!({
+        "unit": one.unit.as_str(),
+        "control": control,
+        "variant": variant,
+        "chosen": one.is_chosen,
+        "verdict": word(judgement.verdict),
+        "scale": scale,
+        "change": comparison.estimate,
+        "interval": ends,
+        "confidence": comparison.interval.map(|i| i.confidence),
+        "margin": comparison.margin,
+        "p": comparison.p,
+        "basis": judgement.basis(),
+        "counts": comparison.counts,
+        "needs": needs(&one.unit, judgement),
+        "doubts": judgement.doubts,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distributions_are_drawn_on_one_range() {
+        assert_eq!(histogram(&[], 0.0, 1.0), " ".repeat(DRAWN));
+        assert_eq!(histogram(&[0.0, 0.0, 1.0], 0.0, 1.0), "█              ▄");
+        assert_eq!(histogram(&[3.0], 3.0, 3.0), "        █       ");
+    }
+}
