@@ -144,7 +144,10 @@
 //! - From then on files are opened and created as that user, and paths in arguments and environment
 //!   need no distrust: they are used with the user's own rights. Capabilities that are power over
 //!   files and processes sleep, and are woken where no user names the path: CAP_DAC_READ_SEARCH for
-//!   tracefs, CAP_SYS_PTRACE to open counters on a running process.
+//!   tracefs, CAP_SYS_PTRACE to open counters on a running process, CAP_SYS_ADMIN to open counters
+//!   where the kernel asks for it.
+//! - An exec that makes a program more privileged than we are costs its counters. So root gives up
+//!   nothing that is permitted, though most of it sleeps.
 //! - The way back to root ([`sys::privilege::as_root`]) is CAP_SETUID, asleep. It gives user 0 and
 //!   no capability beyond those kept, which suffices for root's files under `/sys`.
 //! - Changing the user needs a process of one thread: the door starts none before.

@@ -90,8 +90,12 @@ fn more_events_than_counters_take_turns_over_runs_and_share_in_one() {
     if bed::guest("more events than counters").is_none() {
         return;
     }
+    // Long against the tick at which groups change places: what a share stands for must not hang
+    // on the moment at which the command starts.
+    let mut writer = WRITER;
+    writer[4] = "count=30000";
     let count =
-        |runs| bed::poise(&[&["stat", "-r", runs, "-e", TWELVE, "--"], &WRITER[..]].concat());
+        |runs| bed::poise(&[&["stat", "-r", runs, "-e", TWELVE, "--"], &writer[..]].concat());
     let (repeated, single) = (count("4"), count("1"));
     for unit in units(TWELVE) {
         let exact = repeated.exact(&unit);
@@ -100,7 +104,7 @@ fn more_events_than_counters_take_turns_over_runs_and_share_in_one() {
         match *single.figure(&unit) {
             Figure::Scaled { value, running } => {
                 assert!(running > 0.0 && running < 1.0, "{unit} ran {running}");
-                assert!((value / mean - 1.0).abs() < 0.5, "{unit}: {value}, {mean}");
+                assert!((value / mean - 1.0).abs() < 0.1, "{unit}: {value}, {mean}");
             }
             ref other => panic!("{unit} is {other:?}"),
         }
