@@ -1,6 +1,7 @@
 //! The door: arguments in, text and exit codes out. The sole printer and the sole place that decides an exit code; never measures by itself.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod ab;
 mod bench;
 mod doctor;
 mod events;
@@ -29,6 +30,10 @@ mod exit {
     pub(super) const FAILURE: u8 = 1;
     /// It was not understood; clap's own code for the same.
     pub(super) const USAGE: u8 = 2;
+    /// Something became worse, where that matters (--gate).
+    pub(super) const REGRESSED: u8 = 3;
+    /// Not decided, where that matters (--gate).
+    pub(super) const INCONCLUSIVE: u8 = 4;
     /// The environment does not allow it.
     pub(super) const REFUSED: u8 = 5;
     /// The command exists but cannot be executed.
@@ -59,6 +64,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Stat(Box<stat::Arguments>),
+    Ab(Box<ab::Arguments>),
     Bench(bench::Arguments),
     Hold(hold::Arguments),
     Events(events::Arguments),
@@ -100,6 +106,7 @@ pub fn main() -> ExitCode {
     }
     let result = match cli.verb {
         Verb::Stat(arguments) => stat::main(&arguments),
+        Verb::Ab(arguments) => ab::main(*arguments),
         Verb::Bench(arguments) => bench::main(arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),

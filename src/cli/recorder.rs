@@ -27,6 +27,8 @@ pub(super) struct Recorder {
     described: HashSet<Unit>,
     progress: Option<Progress>,
     quiet: bool,
+    /// For the header, beside the machine's own.
+    facts: Vec<(String, String)>,
     stream: Stream,
 }
 
@@ -47,6 +49,7 @@ impl Recorder {
             described: HashSet::new(),
             progress: None,
             quiet: options.quiet,
+            facts: Vec::new(),
             stream: Stream::default(),
         })
     }
@@ -73,6 +76,11 @@ impl Recorder {
         self.progress = Some(Progress { bar, unit });
     }
 
+    /// Keeps one more fact of the run for its header.
+    pub(super) fn fact(&mut self, key: &str, value: String) {
+        self.facts.push((key.to_owned(), value));
+    }
+
     /// Says how the stage is set and what else is doubtful of the whole run, and writes the header.
     /// The machine's facts are gathered only when somebody will read them; what the stage changes
     /// of them stands as it changes it.
@@ -96,6 +104,7 @@ impl Recorder {
         machine.extend(stage.surroundings.header(&Facts::new(&roots)));
         machine.insert("hold".to_owned(), stage.held.words());
         machine.insert("user".to_owned(), stage.identity.word());
+        machine.extend(self.facts.drain(..));
         self.take(Record::Header(Header {
             tool: concat!("poise ", env!("CARGO_PKG_VERSION")).to_owned(),
             started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),

@@ -22,6 +22,12 @@ pub fn stream(stream: &Stream, style: Style) -> String {
         text.push_str(&table(benchmark, style));
         text.push('\n');
     }
+    text + &failures(stream)
+}
+
+/// The first runs that failed, with the end of their error output; empty when none did.
+pub fn failures(stream: &Stream) -> String {
+    let mut text = String::new();
     if stream.failed > 0 {
         let _ = writeln!(
             text,

@@ -457,7 +457,9 @@ fn run_prepare(command: &str, interrupt: &Interrupt) -> Result<(), Error> {
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The file that a shell would execute for `program`.
-fn find_program(program: &OsStr) -> Result<CString, Error> {
+///
+/// Errors: [`Error::Exec`].
+pub fn find_program(program: &OsStr) -> Result<CString, Error> {
     let failed = |errno| Error::Exec {
         program: program.to_string_lossy().into_owned(),
         errno,
