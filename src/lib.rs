@@ -146,6 +146,7 @@ pub mod doctor;
 pub mod format;
 pub mod machine;
 pub mod perf;
+pub mod query;
 pub mod report;
 pub mod run;
 pub mod sample;
