@@ -35,6 +35,8 @@ pub struct Projection {
     /// The row being made, which is that of the last key until the next one is.
     row: Vec<usize>,
     last: Option<Key>,
+    /// The key of all views with that context; only when no field is of the name.
+    known: Option<(u64, Key)>,
     scratch: String,
 }
 
@@ -99,49 +101,21 @@ impl Projection {
     where
         C: Iterator<Item = (&'a str, &'a str)> + Clone,
     {
-        let Projection {
-            steps,
-            fields,
-            rows,
-            row,
-            scratch,
-            ..
-        } = self;
-        row.clear();
-        row.resize(fields.len(), UNSET);
-        for step in steps {
-            match step {
-                Step::One { source, field } => {
-                    row[*field] = fields[*field].intern(source.text(view, scratch));
-                }
-                Step::Group(group) => {
-                    group.next = 0;
-                    let known = !rows.is_empty();
-                    match group.kind {
-                        GroupKind::Config => {
-                            for (key, value) in view.config.clone() {
-                                if let Some(field) = group.field(key, fields, known) {
-                                    row.resize(fields.len(), UNSET);
-                                    row[field] = fields[field].intern(value);
-                                }
-                            }
-                        }
-                        GroupKind::NameParts => name_parts(view, scratch, |key, value| {
-                            let Some(field) = group.field(key, fields, known) else {
-                                return true;
-                            };
-                            row.resize(fields.len(), UNSET);
-                            let free = row[field] == UNSET;
-                            if free {
-                                row[field] = fields[field].intern(value);
-                            }
-                            free
-                        }),
-                    }
-                }
-            }
+        match self.known {
+            Some((context, key)) if view.context == Some(context) => return key,
+            _ => self.fill(view),
         }
-        self.intern()
+        let key = self.intern();
+        let named = |step: &Step| match step {
+            Step::One { source, .. } => source.is_of_name(),
+            Step::Group(group) => group.kind == GroupKind::NameParts,
+        };
+        if let Some(context) = view.context
+            && !self.steps.iter().any(named)
+        {
+            self.known = Some((context, key));
+        }
+        key
     }
 
     /// The key that differs from `key` by its unit alone. Only a table's keys have one; others
@@ -231,6 +205,55 @@ impl Projection {
         }));
     }
 
+    /// Makes the row of a result.
+    fn fill<'a, C>(&mut self, view: &View<'a, C>)
+    where
+        C: Iterator<Item = (&'a str, &'a str)> + Clone,
+    {
+        let Projection {
+            steps,
+            fields,
+            rows,
+            row,
+            scratch,
+            ..
+        } = self;
+        row.clear();
+        row.resize(fields.len(), UNSET);
+        for step in steps {
+            match step {
+                Step::One { source, field } => {
+                    row[*field] = fields[*field].intern(source.text(view, scratch));
+                }
+                Step::Group(group) => {
+                    group.next = 0;
+                    let known = !rows.is_empty();
+                    match group.kind {
+                        GroupKind::Config => {
+                            for (key, value) in view.config.clone() {
+                                if let Some(field) = group.field(key, fields, known) {
+                                    row.resize(fields.len(), UNSET);
+                                    row[field] = fields[field].intern(value);
+                                }
+                            }
+                        }
+                        GroupKind::NameParts => name_parts(view, scratch, |key, value| {
+                            let Some(field) = group.field(key, fields, known) else {
+                                return true;
+                            };
+                            row.resize(fields.len(), UNSET);
+                            let free = row[field] == UNSET;
+                            if free {
+                                row[field] = fields[field].intern(value);
+                            }
+                            free
+                        }),
+                    }
+                }
+            }
+        }
+    }
+
     /// The fields in the order in which they sort.
     fn order(&self) -> impl Iterator<Item = usize> {
         self.steps.iter().flat_map(|step| {
@@ -266,6 +289,15 @@ impl Projection {
             if *id == UNSET {
                 *id = field.intern("");
             }
+        }
+        // The keys of a lone field are its values.
+        if let [Step::One { .. }] = *self.steps
+            && let [id] = *self.row
+        {
+            if id == self.rows.len() {
+                self.rows.push(self.row.as_slice().into());
+            }
+            return Key(id);
         }
         // Rows from before a field was made equal those in which it is empty.
         while let Some(&id) = self.row.last()

@@ -10,6 +10,7 @@ fn view<'a>(name: &'a str, config: &'a [(&'a str, &'a str)]) -> View<'a, Pairs<'
         gomaxprocs: true,
         file: "new.txt",
         config: config.iter().copied(),
+        context: None,
     }
 }
 
@@ -36,7 +37,7 @@ fn written(projection: &Projection, key: Key) -> String {
 }
 
 /// The values of one row field as they sort, when observed in the given order.
-fn sorted<'a>(row: &str, observed: &[&'a str]) -> Vec<String> {
+fn sorted(row: &str, observed: &[&str]) -> Vec<String> {
     let mut row = query("", row, "", "").row;
     let mut keys: Vec<Key> = observed
         .iter()
@@ -183,6 +184,11 @@ fn filters_that_are_refused_say_where() {
         "a:/b{2,1}/",
         3,
         "regular expression: found counted repetition with a min bigger than its max",
+    );
+    check(
+        "a:/((x{999}){999}){999}/",
+        3,
+        "regular expression: compiled regex exceeded size limit",
     );
     check("\"\":b", 1, "a key must not be empty");
     check(
@@ -344,6 +350,36 @@ fn equal_values_make_equal_keys() {
     assert_eq!(key(&[("a", "1")]), one);
     assert_eq!(key(&[("a", "0"), ("a", "1")]), one);
     assert_eq!(key(&[("c", "")]), nothing);
+}
+
+#[test]
+fn a_context_is_looked_at_once() {
+    let mut query = query(".config", ".name", ".name,goos", "");
+    let mut keys = |name: &str, os: &str, context: Option<u64>| {
+        let config = [("os", os), ("goos", os)];
+        let view = View {
+            context,
+            ..view(name, &config)
+        };
+        let table = query.table.project(&view);
+        let unit = query.table.with_unit(table, "sec/op");
+        let keys = [query.row.project(&view), query.col.project(&view)];
+        let label = query.table.label(unit);
+        (label, query.row.label(keys[0]), query.col.label(keys[1]))
+    };
+    let mut check = |name: &str, os: &str, context: Option<u64>| {
+        let want = (
+            format!("{os} sec/op"),
+            name.to_owned(),
+            format!("{name} {os}"),
+        );
+        assert_eq!(keys(name, os, context), want);
+    };
+    check("A", "linux", Some(1));
+    check("B", "linux", Some(1));
+    check("B", "plan9", Some(2));
+    check("B", "linux", Some(1));
+    check("A", "plan9", None);
 }
 
 #[test]

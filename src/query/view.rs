@@ -15,6 +15,9 @@ pub struct View<'a, C> {
     pub file: &'a str,
     /// The configuration, key and value.
     pub config: C,
+    /// Views with the same number have the same file and configuration: these are then looked at
+    /// once for many results. `None` promises nothing.
+    pub context: Option<u64>,
 }
 
 /// Where a key's value stands.
@@ -54,6 +57,14 @@ impl Source {
             )),
             _ => Ok(Source::Setting(key.to_owned())),
         }
+    }
+
+    /// Whether it is a part of the name.
+    pub(super) fn is_of_name(&self) -> bool {
+        matches!(
+            self,
+            Source::Base | Source::FullName(_) | Source::Parameter(_)
+        )
     }
 
     /// The value in `view`, empty when it has none. `scratch` is used when it has to be composed.
