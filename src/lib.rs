@@ -73,13 +73,13 @@
 //! 0  words      unit  sample
 //! 1  kernel     sys                     the only hand-written unsafe
 //! 2  devices    perf  machine
-//!    knowledge  format  stats           (no kernel: Read, Write, &[f64])
+//!    knowledge  format  query  stats    (no kernel: Read, Write, &[f64])
 //! 3  work       run  doctor
 //! 4  use        report
 //! 5  door       cli  main.rs            the sole printer, the sole exit code
 //! ```
 //!
-//! To come, on their floors: `probe` (2), `query` (2), `compare` (3), `bisect` (4).
+//! To come, on their floors: `probe` (2), `compare` (3), `bisect` (4).
 //!
 //! ## Invariants, absences included
 //!
@@ -204,6 +204,7 @@ pub mod doctor;
 pub mod format;
 pub mod machine;
 pub mod perf;
+pub mod query;
 pub mod report;
 pub mod run;
 pub mod sample;
