@@ -74,6 +74,38 @@ impl Unit {
         Unit::named(&format!("{event}/op"))
     }
 
+    /// The unit in base units of what `spelling` may have scaled already, and the factor that
+    /// brings its figures there: `ns/op` gives `sec/op` and 1e-9, `MB/s` gives `B/s` and 1e6.
+    ///
+    /// As `golang.org/x/perf/benchunit` does it: `ns` and `MB` are replaced wherever they are a
+    /// whole word of the numerator, `x-ns/op` and `MB*MB/s` included, and nothing else is.
+    pub fn tidy(spelling: &str) -> Result<(Unit, f64), BadUnit> {
+        let (mut tidied, mut factor) = (String::with_capacity(spelling.len() + 1), 1.0);
+        let mut denominator = false;
+        for part in spelling.split_inclusive(['-', '/', '*']) {
+            let word = part.trim_end_matches(['-', '/', '*']);
+            match word {
+                "ns" if !denominator => {
+                    tidied.push_str("sec");
+                    factor /= 1e9;
+                }
+                "MB" if !denominator => {
+                    tidied.push('B');
+                    factor *= 1e6;
+                }
+                _ => tidied.push_str(word),
+            }
+            let separator = &part[word.len()..];
+            tidied.push_str(separator);
+            match separator {
+                "/" => denominator = true,
+                "*" => denominator = false,
+                _ => {}
+            }
+        }
+        Ok((Unit::new(tidied)?, factor))
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -230,6 +262,26 @@ mod tests {
         check("IPC:u", Dimension::Ratio);
         check("branch-miss-rate", Dimension::Ratio);
         check("others-CPUs", Dimension::Ratio);
+    }
+
+    #[test]
+    fn scaled_units_are_brought_to_base_units() {
+        let check = |spelling, want: &str, factor| {
+            assert_eq!(Unit::tidy(spelling), Ok((unit(want), factor)), "{spelling}")
+        };
+        check("ns/op", "sec/op", 1e-9);
+        check("ns", "sec", 1e-9);
+        check("x-ns/op", "x-sec/op", 1e-9);
+        check("MB/s", "B/s", 1e6);
+        check("x-MB/s", "x-B/s", 1e6);
+        check("B/op", "B/op", 1.0);
+        check("x-allocs/op", "x-allocs/op", 1.0);
+        check("op/ns", "op/ns", 1.0);
+        check("MB*MB/s", "B*B/s", 1e12);
+        check("MB/MB", "B/MB", 1e6);
+        check("MB/s*ns", "B/s*sec", 1e-3);
+        check("nsx/MBx-/", "nsx/MBx-/", 1.0);
+        assert_eq!(Unit::tidy("n s"), Err(BadUnit("n s".to_owned())));
     }
 
     #[test]

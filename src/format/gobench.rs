@@ -1,4 +1,4 @@
-//! The Go benchmark format, which benchstat reads. Written, never read; what the format has no place for stands in `#` lines, which its readers skip.
+//! The Go benchmark format, which benchstat reads. Written and read; what the format has no place for stands in `#` lines, which its readers skip.
 //!
 //! The format is <https://golang.org/design/14313-benchmark-format>; where it leaves a question
 //! open, the reader of `golang.org/x/perf/benchfmt` decides.
@@ -16,6 +16,17 @@
 //! - **Names.** `-8` at the end of a name means GOMAXPROCS to Go tools, and they cut it off; in a
 //!   name that ends so, the last `-` becomes `_`.
 //! - **Units** with a direction that readers do not know by themselves get `Unit` lines.
+//!
+//! Read is what any tool writes, line by line as benchfmt does, with these differences: a value
+//! of zero is brought to base units as others are (there it keeps `ns/op`, and gets a table of
+//! its own); a negative number of iterations, hexadecimal numbers and text that is not UTF-8 are
+//! errors of the line; a line may be longer than 64 KiB.
+//!
+//! - A benchmark line gives a sample with its configuration lines in `config`, `variant` and the
+//!   facts of the machine among them: a file can change them at any line. There is no header,
+//!   hence no rounds; the sequence counts the file's samples.
+//! - Every number is `exact`: other tools do not say how far theirs can be trusted, and ours say
+//!   it in the unit's name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +35,11 @@ use crate::sample::{
     ENV_PADDING, Failure, Figure, Header, Name, Part, Record, Sample, UnitMeta, Warning,
 };
 use crate::unit::{Assume, Better, Unit};
+
+mod read;
+
+pub(super) use read::Decoder;
+pub use read::{Config, Line, Measurement, Spelling};
 
 /// The longest text taken over into a line: Go's line scanner gives up at 64 KiB.
 const LONGEST: usize = 8192;
@@ -266,8 +282,8 @@ fn unit_line(unit: &str, better: Option<Better>, assume: Assume) -> String {
     format!("Unit {unit}{better} assume={assume}\n")
 }
 
-/// The direction that readers of the format give a unit without being told.
-fn known_direction(unit: &str) -> Option<Better> {
+/// The direction that readers of the format give a unit without being told by a `Unit` line.
+pub fn known_direction(unit: &str) -> Option<Better> {
     match unit {
         "sec/op" | "ns/op" | "B/op" | "allocs/op" => Some(Better::Lower),
         "B/s" | "MB/s" => Some(Better::Higher),

@@ -22,37 +22,31 @@
 //! Fields that the schema does not know are errors. Several runs may stand in one file, each from
 //! its header to its end.
 
-use std::io::{self, BufRead};
+use std::io;
 
+use super::document::message;
+use super::found::Found;
+use super::lines::Ending;
+use super::reader::too_long;
 use super::wire::{Line, Start};
-use crate::sample::{End, Record, SCHEMA, SyntaxError};
+use crate::sample::{End, Record, SCHEMA};
 
-/// The longest line that is read, in bytes.
-const LONGEST_LINE: usize = 16 << 20;
-
-/// Reads a stream record by record.
-///
-/// A line that cannot be understood comes out as [`Record::Syntax`], and reading goes on. An
-/// error of the input ends the iteration and is found in [`Reader::error`].
-#[derive(Debug)]
-pub struct Reader<R> {
-    input: R,
-    file: String,
-    line: u64,
-    text: Vec<u8>,
+/// Understands line after line, and keeps account of what is needed to tell whether the stream is
+/// whole.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
     run: Run,
     /// Whether a run came to its end.
     ended: bool,
-    /// Whether nothing was wrong so far.
-    sound: bool,
-    error: Option<io::Error>,
-    over: bool,
+    /// Whether a record stood where none of its kind can.
+    misplaced: bool,
 }
 
 /// Where in the file the reader stands.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Run {
     /// Before a header.
+    #[default]
     Outside,
     /// After a header; what was read since.
     Open(End),
@@ -60,116 +54,39 @@ enum Run {
     Foreign,
 }
 
-/// How a line ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Ending {
-    Newline,
-    /// The input ended before a newline came.
-    Cut,
-    /// It was longer than [`LONGEST_LINE`], and its text was not kept.
-    TooLong,
-}
+impl Decoder {
+    /// Whether there was a run, and every run stood whole between its header and its end.
+    pub(super) fn whole(&self) -> bool {
+        !self.misplaced && self.ended && self.run == Run::Outside
+    }
 
-impl<R: BufRead> Reader<R> {
-    /// A reader of `input`; `file` is its name in messages.
-    pub fn new(file: impl Into<String>, input: R) -> Reader<R> {
-        Reader {
-            input,
-            file: file.into(),
-            line: 0,
-            text: Vec::new(),
-            run: Run::Outside,
-            ended: false,
-            sound: true,
-            error: None,
-            over: false,
+    /// What the line `at` says; nothing when it belongs to a run that is passed over.
+    pub(super) fn decode(&mut self, text: &[u8], ending: Ending, at: u64, found: &mut Found) {
+        // An empty line says nothing, wherever it comes from.
+        if ending != Ending::TooLong && text.trim_ascii().is_empty() {
+            return;
         }
-    }
-
-    /// Whether all that was read is whole: there was a run, every run stood between its header
-    /// and its end, the end's numbers of samples and failures are those that were read, and no
-    /// line was bad. Means something once the iteration is over.
-    pub fn whole(&self) -> bool {
-        self.sound && self.ended && self.run == Run::Outside && self.error.is_none()
-    }
-
-    /// The error of the input that ended the iteration, if one did.
-    pub fn error(&self) -> Option<&io::Error> {
-        self.error.as_ref()
-    }
-
-    /// Takes the next line into `self.text`, without its newline. `None` at the end of input.
-    fn read_line(&mut self) -> io::Result<Option<Ending>> {
-        self.text.clear();
-        let (mut any, mut too_long) = (false, false);
-        loop {
-            let chunk = match self.input.fill_buf() {
-                Ok(chunk) => chunk,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            if chunk.is_empty() {
-                let ending = if too_long {
-                    Ending::TooLong
-                } else {
-                    Ending::Cut
-                };
-                return Ok(any.then_some(ending));
-            }
-            any = true;
-            let newline = chunk.iter().position(|&byte| byte == b'\n');
-            let part = &chunk[..newline.unwrap_or(chunk.len())];
-            too_long |= self.text.len() + part.len() > LONGEST_LINE;
-            if too_long {
-                self.text = Vec::new();
-            } else {
-                self.text.extend_from_slice(part);
-            }
-            let taken = part.len() + usize::from(newline.is_some());
-            self.input.consume(taken);
-            if newline.is_some() {
-                return Ok(Some(if too_long {
-                    Ending::TooLong
-                } else {
-                    Ending::Newline
-                }));
-            }
-        }
-    }
-
-    /// What the line just read says; `None` when it belongs to a run that is passed over.
-    fn understand(&mut self, ending: Ending) -> Option<Record> {
         let read = match ending {
-            Ending::TooLong => Err(format!("longer than {} MiB", LONGEST_LINE >> 20).into()),
-            Ending::Newline | Ending::Cut => decode(&self.text),
+            Ending::TooLong => Err(too_long().into()),
+            Ending::Newline | Ending::Cut => decode(text),
         };
         match read {
             Err(Problem::Foreign(message)) => {
                 self.run = Run::Foreign;
-                Some(self.syntax(message))
+                found.syntax(at, message);
             }
-            _ if self.run == Run::Foreign && !matches!(read, Ok(Record::Header(_))) => None,
+            _ if self.run == Run::Foreign && !matches!(read, Ok(Record::Header(_))) => {}
             Ok(record) => {
                 self.follow(&record);
-                Some(record)
+                found.push(record);
             }
             Err(Problem::Bad(message)) if ending == Ending::Cut => {
-                Some(self.syntax(format!("cut short in the middle of a line ({message})")))
+                found.syntax(at, format!("cut short in the middle of a line ({message})"))
             }
-            Err(Problem::Bad(message)) => Some(self.syntax(message)),
+            Err(Problem::Bad(message)) => found.syntax(at, message),
         }
     }
 
-    fn syntax(&mut self, message: String) -> Record {
-        self.sound = false;
-        Record::Syntax(SyntaxError {
-            file: self.file.clone(),
-            line: self.line,
-            message,
-        })
-    }
-
-    /// Keeps account of what is needed to tell whether the stream is whole.
     fn follow(&mut self, record: &Record) {
         let in_place = match (record, &mut self.run) {
             (Record::Header(_), run) => {
@@ -191,36 +108,7 @@ impl<R: BufRead> Reader<R> {
             }
             (_, run) => matches!(run, Run::Open(_)),
         };
-        if !in_place {
-            self.sound = false;
-        }
-    }
-}
-
-impl<R: BufRead> Iterator for Reader<R> {
-    type Item = Record;
-
-    fn next(&mut self) -> Option<Record> {
-        while !self.over {
-            match self.read_line() {
-                Ok(Some(ending)) => {
-                    self.line += 1;
-                    // An empty line says nothing, wherever it comes from.
-                    if ending != Ending::TooLong && self.text.trim_ascii().is_empty() {
-                        continue;
-                    }
-                    if let Some(record) = self.understand(ending) {
-                        return Some(record);
-                    }
-                }
-                Ok(None) => self.over = true,
-                Err(error) => {
-                    self.error = Some(error);
-                    self.over = true;
-                }
-            }
-        }
-        None
+        self.misplaced |= !in_place;
     }
 }
 
@@ -279,12 +167,11 @@ fn foreign(schema: u64) -> Problem {
     Problem::Foreign(message)
 }
 
-/// The message without its line, which is always the first.
+/// The message with its column: the line is always the first.
 fn describe(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((message, _)) => format!("{message} (column {})", error.column()),
-        None => text,
+    match error.line() {
+        0 => message(error),
+        _ => format!("{} (column {})", message(error), error.column()),
     }
 }
 

@@ -1,13 +1,16 @@
-//! File formats: records written as JSON Lines, in the Go benchmark format or as CSV, and JSON Lines read back. Knows bytes and records alone: never opens a file, never computes with a figure.
+//! File formats: records written as JSON Lines, in the Go benchmark format or as CSV; read back from the first two, and from what other tools write. Knows bytes and records alone: never opens a file, never computes with a figure but to bring it to base units.
 //!
-//! | format | what it keeps |
-//! |---|---|
-//! | [`jsonl`] | everything; the only one that is read back |
-//! | [`gobench`] | what benchstat can use, with the trust in the unit's name |
-//! | [`csv`] | one row a value with its trust, for spreadsheets |
+//! | format | written | read |
+//! |---|---|---|
+//! | [`jsonl`] | everything | everything, as it was |
+//! | [`gobench`] | what benchstat can use, with the trust in the unit's name | of any tool |
+//! | [`csv`] | one row a value with its trust, for spreadsheets | |
+//! | [`perf_stat`] | | what `perf stat -j` prints |
+//! | [`hyperfine`] | | what `--export-json` leaves |
+//! | [`google`] | | the JSON of Google Benchmark |
 //!
 //! A [`Record::Syntax`] is what a reader makes of a bad line, not part of a stream: no format
-//! writes it. A figure that is not a finite number is written as absent.
+//! writes it. A figure that is not a finite number is written and read as absent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,11 +20,18 @@ use std::str::FromStr;
 use crate::sample::{Figure, Record};
 
 pub mod csv;
+mod document;
+mod found;
 pub mod gobench;
+pub mod google;
+pub mod hyperfine;
 pub mod jsonl;
+mod lines;
+pub mod perf_stat;
+mod reader;
 mod wire;
 
-pub use jsonl::Reader;
+pub use reader::{Entry, Reader, Source};
 
 /// The formats that can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

@@ -3,10 +3,12 @@ use std::io::{BufReader, Read};
 
 use proptest::prelude::*;
 
-use super::super::{Format, Writer};
+use super::super::lines::LONGEST_LINE;
+use super::super::{Format, Reader, Source, Writer};
 use super::*;
 use crate::sample::{
-    Cause, Failure, Figure, Header, Name, Order, Part, Sample, UnitMeta, Value, Warning,
+    Cause, Failure, Figure, Header, Name, Order, Part, Sample, SyntaxError, UnitMeta, Value,
+    Warning,
 };
 use crate::unit::{Assume, Better, Unit};
 
@@ -96,7 +98,7 @@ fn write(records: &[Record]) -> String {
 
 /// The records of `bytes`, and whether they are whole.
 fn read(bytes: &[u8]) -> (Vec<Record>, bool) {
-    let mut reader = Reader::new("f.jsonl", bytes);
+    let mut reader = Reader::of(Source::Jsonl, "f.jsonl", bytes);
     let records = reader.by_ref().collect();
     assert!(reader.error().is_none());
     (records, reader.whole())
@@ -321,7 +323,7 @@ fn very_long_lines_are_passed_over() {
         .chain(fits)
         .chain(&b"\n"[..])
         .chain(END.as_bytes());
-    let records: Vec<Record> = Reader::new("f", BufReader::new(input)).collect();
+    let records: Vec<Record> = Reader::of(Source::Jsonl, "f", BufReader::new(input)).collect();
     assert_eq!(complaint(&records[0]), "f:1: longer than 16 MiB");
     assert_eq!(complaint(&records[1]), "f:2: not a JSON object");
     assert_eq!(records[2], Record::End(End::default()));
@@ -343,7 +345,7 @@ impl Read for Broken<'_> {
 #[test]
 fn an_error_of_the_input_ends_the_iteration() {
     let text = format!("{HEADER}\n{END}\n{{");
-    let mut reader = Reader::new("f", BufReader::new(Broken(text.as_bytes())));
+    let mut reader = Reader::of(Source::Jsonl, "f", BufReader::new(Broken(text.as_bytes())));
     assert_eq!(reader.by_ref().count(), 2);
     assert_eq!(
         reader.error().map(io::Error::kind),
