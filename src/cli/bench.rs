@@ -12,11 +12,13 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
+use super::contest::{Contest, ContestOptions, Rounds};
 use super::hold::{MeasureOptions, Stage};
 use super::options::{self, ChildOptions, Cpus, EventOptions, OutputOptions};
 use super::recorder::Recorder;
 use super::{Usage, stat};
 use crate::machine::facts::Roots;
+use crate::perf::plan::Plan;
 use crate::report::{latency, text};
 use crate::run::batch;
 use crate::run::interrupt::Interrupt;
@@ -25,7 +27,7 @@ use crate::run::loops::{self, LoopSpec};
 use crate::run::noise::Noise;
 use crate::run::schedule::{Limits, Schedule};
 use crate::run::{self, Workload};
-use crate::sample::Name;
+use crate::sample::{Name, Warning};
 use crate::sys::perf_event::Target;
 use crate::unit::Unit;
 
@@ -60,9 +62,14 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", requires = "latency")]
     hdr_log: Option<PathBuf>,
 
-    /// Take N samples of each loop.
-    #[arg(short, long, visible_alias = "repeat", value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
-    runs: u64,
+    /// Compare the loop with these parameters, and with others: --variant size=512 --variant
+    /// size=4096. The first is the control; as many samples are taken as a decision takes.
+    #[arg(long, value_name = "KEY=VALUE[/KEY=VALUE]", conflicts_with_all = ["latency"])]
+    variant: Vec<String>,
+
+    /// Take N samples of each loop. By default 20, or as many as a decision takes.
+    #[arg(short, long, visible_alias = "repeat", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    runs: Option<u64>,
 
     /// Begin no new sample after this long.
     #[arg(long, value_name = "DURATION", value_parser = options::duration)]
@@ -71,6 +78,9 @@ pub(super) struct Arguments {
     /// Draw all orders from this seed.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
+
+    #[command(flatten)]
+    contest: ContestOptions,
 
     #[command(flatten)]
     hold: MeasureOptions,
@@ -98,7 +108,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     }
     let mut specs: Vec<LoopSpec> = Vec::new();
     for text in &arguments.loops {
-        for spec in loops::parse(text).map_err(|error| Usage::new(error.to_string()))? {
+        for spec in parse(text)? {
             // Named twice, it would have twice the samples.
             if !specs.contains(&spec) {
                 specs.push(spec);
@@ -114,6 +124,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let (plan, doubts) = options::plan(&wanted, Target::Myself);
     let tick_sec = options::tick_sec(surroundings.cpus.as_ref());
 
+    if !arguments.variant.is_empty() {
+        return contest(&arguments, &plan, doubts, &stage, tick_sec, &interrupt);
+    }
     let names: Vec<Name> = specs.iter().map(LoopSpec::name).collect();
     let mut latencies = Vec::new();
     let mut workloads: Vec<Box<dyn Workload + '_>> = Vec::new();
@@ -128,8 +141,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         }
     }
     let seed = options::seed(arguments.seed);
+    let runs = arguments.runs.unwrap_or(20);
     let limits = Limits {
-        rounds: arguments.runs,
+        rounds: runs,
         time: arguments.time,
     };
     let mut schedule = Schedule::new(seed, workloads.len(), limits);
@@ -144,7 +158,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     };
     recorder.show_progress(
         &arguments.output,
-        arguments.time.is_none().then_some(arguments.runs),
+        arguments.time.is_none().then_some(runs),
         Unit::named(shown),
     );
     let roots = Roots::default();
@@ -196,6 +210,55 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(stat::code(&ended?))
+}
+
+fn parse(text: &str) -> Result<Vec<LoopSpec>, Usage> {
+    loops::parse(text).map_err(|error| Usage::new(error.to_string()))
+}
+
+/// Compares one loop with itself under other parameters.
+fn contest(
+    arguments: &Arguments,
+    plan: &Plan,
+    doubts: Vec<Warning>,
+    stage: &Stage,
+    tick_sec: Option<f64>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<u8> {
+    let [base] = &arguments.loops[..] else {
+        return Err(Usage::new("variants are those of one loop").into());
+    };
+    if arguments.variant.len() < 2 {
+        return Err(Usage::new("it takes two variants to compare").into());
+    }
+    let mut workloads: Vec<Box<dyn Workload + '_>> = Vec::new();
+    for (at, variant) in arguments.variant.iter().enumerate() {
+        if arguments.variant[..at].contains(variant) {
+            return Err(Usage::new(format!("there are two variants `{variant}`")).into());
+        }
+        let [spec] = <[LoopSpec; 1]>::try_from(parse(&format!("{base}/{variant}"))?)
+            .map_err(|_| Usage::new(format!("`{variant}` is more than one variant")))?;
+        let name = Name::new(&spec.info().benchmark());
+        let (given, tick) = (&stage.surroundings, tick_sec);
+        match Looped::calibrate(spec, plan, given, tick, None, interrupt)? {
+            Ok(looped) => workloads.push(Box::new(looped.as_variant(name, variant.clone()))),
+            Err(signal) => return Ok(128 + signal as u8),
+        }
+    }
+    let contest = Contest {
+        options: &arguments.contest,
+        output: &arguments.output,
+        seed: options::seed(arguments.seed),
+        rounds: match arguments.runs {
+            Some(runs) => Rounds::Exactly(runs),
+            None => Rounds::AsNeeded(None),
+        },
+        time: arguments.time,
+        warmup: 0,
+        facts: Vec::new(),
+        doubts,
+    };
+    contest.run(stage, &mut workloads, interrupt, &|| Ok(()))
 }
 
 /// The loops with their parameters, for people.

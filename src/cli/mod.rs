@@ -3,6 +3,7 @@
 
 mod ab;
 mod bench;
+mod contest;
 mod doctor;
 mod events;
 mod generate;

@@ -35,7 +35,7 @@ pub fn trial(trial: &Trial, judged: &[Judged], style: text::Style) -> String {
         out.push_str(&unit_table(trial, one, style));
     }
     if !others.is_empty() {
-        out.push_str("beside\n");
+        out.push_str("beside (each judged by itself)\n");
         out.push_str(&beside_table(trial, &others, style));
     }
     for doubt in doubts(trial, judged) {
@@ -51,7 +51,7 @@ fn unit_table(trial: &Trial, judged: &Judged, style: text::Style) -> String {
     let high = all().fold(f64::NEG_INFINITY, f64::max);
     let mut table = plain_table();
     table.set_header([
-        "",
+        judged.unit.as_str(),
         "median",
         "change",
         "interval",
@@ -73,7 +73,7 @@ fn unit_table(trial: &Trial, judged: &Judged, style: text::Style) -> String {
                 [
                     change(&judged.unit, &judgement.comparison),
                     interval(&judged.unit, &judgement.comparison),
-                    coloured(judgement.verdict),
+                    word(judgement.verdict).to_owned(),
                     judgement.basis(),
                 ]
                 .map(Cell::new),
@@ -84,7 +84,7 @@ fn unit_table(trial: &Trial, judged: &Judged, style: text::Style) -> String {
         row.push(Cell::new(histogram(figures, low, high)));
         table.add_row(row);
     }
-    written(&judged.unit.to_string(), table, style)
+    written(table, style)
 }
 
 fn beside_table(trial: &Trial, judged: &[&Judged], style: text::Style) -> String {
@@ -107,11 +107,11 @@ fn beside_table(trial: &Trial, judged: &[&Judged], style: text::Style) -> String
                 ),
                 change(&one.unit, &judgement.comparison),
                 interval(&one.unit, &judgement.comparison),
-                coloured(judgement.verdict),
+                word(judgement.verdict).to_owned(),
             ]);
         }
     }
-    written("", table, style)
+    written(table, style)
 }
 
 fn plain_table() -> Table {
@@ -120,30 +120,16 @@ fn plain_table() -> Table {
     table
 }
 
-fn written(title: &str, mut table: Table, style: text::Style) -> String {
+fn written(mut table: Table, style: text::Style) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     let mut out = String::new();
-    let mut lines: Vec<String> = table
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect();
-    if !title.is_empty() && !lines.is_empty() {
-        // The title stands where the header has nothing to say.
-        let head = lines.remove(0);
-        let rest: String = head.chars().skip(title.chars().count()).collect();
-        let _ = writeln!(out, "{}", format!("{title}{rest}").trim_end());
-    }
-    for line in lines {
-        let _ = writeln!(out, "{}", narrowed(&line, style.width));
+    for line in table.lines() {
+        let narrow = console::truncate_str(line.trim_end(), style.width, "…").into_owned();
+        let _ = writeln!(out, "{}", coloured(&narrow));
     }
     out
-}
-
-/// A line cut to `width` columns, colour codes not counted.
-fn narrowed(line: &str, width: usize) -> String {
-    console::truncate_str(line, width, "…").into_owned()
 }
 
 fn middle(unit: &Unit, figures: &[f64]) -> String {
@@ -186,16 +172,33 @@ pub fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn coloured(verdict: Verdict) -> String {
-    let colour = match verdict {
-        Verdict::Improved => AnsiColor::Green,
-        Verdict::Regressed => AnsiColor::Red,
-        Verdict::Changed => AnsiColor::Magenta,
-        Verdict::Equivalent => AnsiColor::Blue,
-        Verdict::Inconclusive | Verdict::Untrustworthy => AnsiColor::Yellow,
+/// A line of a table with its verdict in colour: codes would have been counted as characters.
+fn coloured(line: &str) -> String {
+    let colours = [
+        (Verdict::Improved, AnsiColor::Green),
+        (Verdict::Regressed, AnsiColor::Red),
+        (Verdict::Changed, AnsiColor::Magenta),
+        (Verdict::Equivalent, AnsiColor::Blue),
+        (Verdict::Inconclusive, AnsiColor::Yellow),
+        (Verdict::Untrustworthy, AnsiColor::Yellow),
+    ];
+    let found = colours
+        .iter()
+        .filter_map(|&(verdict, colour)| {
+            Some((
+                line.rfind(&format!("  {}", word(verdict)))? + 2,
+                verdict,
+                colour,
+            ))
+        })
+        .max_by_key(|&(at, ..)| at);
+    let Some((at, verdict, colour)) = found else {
+        return line.to_owned();
     };
     let style = Style::new().fg_color(Some(colour.into()));
-    format!("{style}{}{style:#}", word(verdict))
+    let (before, rest) = line.split_at(at);
+    let (word, after) = rest.split_at(word(verdict).len());
+    format!("{before}{style}{word}{style:#}{after}")
 }
 
 /// How many of `figures` lie in each part of the range from `low` to `high`.

@@ -31,6 +31,7 @@ const LEAST_TICKS: f64 = 5.0;
 pub struct Looped<'p> {
     spec: LoopSpec,
     name: Name,
+    variant: String,
     plan: &'p Plan,
     surroundings: &'p Surroundings,
     iterations: u64,
@@ -54,6 +55,7 @@ impl<'p> Looped<'p> {
         let mut looped = Looped {
             spec,
             name,
+            variant: "base".to_owned(),
             plan,
             surroundings,
             iterations: 0,
@@ -73,6 +75,15 @@ impl<'p> Looped<'p> {
                 "the measured process answered another question".to_owned(),
             )),
             Err(signal) => Ok(Err(signal)),
+        }
+    }
+
+    /// The same loop as one variant of the benchmark `name`.
+    pub fn as_variant(self, name: Name, variant: String) -> Looped<'p> {
+        Looped {
+            name,
+            variant,
+            ..self
         }
     }
 
@@ -240,7 +251,7 @@ impl Workload for Looped<'_> {
     }
 
     fn variant(&self) -> &str {
-        "base"
+        &self.variant
     }
 
     fn config(&self, turn: &Turn) -> Vec<(String, String)> {

@@ -25,6 +25,7 @@ use crate::sample::{
     Cause, End, Failure, Figure, INTERVAL_END, Name, Record, Sample, Value, Warning,
 };
 use crate::sys::privilege;
+use crate::unit::Unit;
 use interrupt::Interrupt;
 use noise::Noise;
 use schedule::{Schedule, Turn};
@@ -224,6 +225,20 @@ impl<'p> Intervals<'p> {
     }
 }
 
+/// Whether a unit tells of the machine, or of measuring, and not of what was measured.
+pub fn is_aside(unit: &Unit) -> bool {
+    const ASIDE: [&str; 7] = [
+        "others-CPUs",
+        "steal-CPUs",
+        "sibling-CPUs",
+        "CPU-Hz",
+        "tare-sec",
+        "empty-sec",
+        "clock-sec",
+    ];
+    ASIDE.contains(&unit.as_str())
+}
+
 fn exact(unit: &str, figure: f64) -> Value {
     Value::new(unit, Figure::Exact(figure))
 }
@@ -310,7 +325,13 @@ pub fn drive(
                 Outcome::Failed { why, stderr, .. } => {
                     let last = stderr.trim_end().lines().next_back();
                     let said = last.map_or(String::new(), |line| format!(", saying: {line}"));
-                    return Err(Error::Prepare(format!("the warm-up failed: {why}{said}")));
+                    let of = match workload.variant() {
+                        "base" => String::new(),
+                        variant => format!(" of {variant}"),
+                    };
+                    return Err(Error::Prepare(format!(
+                        "the warm-up{of} failed: {why}{said}"
+                    )));
                 }
                 Outcome::Interrupted(signal) => {
                     tally.interrupted = Some(signal);
