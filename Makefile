@@ -23,7 +23,7 @@ STATIC = $(shell mkdir -p $(TARGET); echo 'int main(void) { return 0; }' | \
 # rustup puts cargo here; a shell that is older than that does not know.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: build run test test-vm lint bench install uninstall clean setup toolchain peers help
+.PHONY: build run test test-vm lint fuzz bench install uninstall clean setup toolchain peers help
 
 build: toolchain ## Build the release.
 	$(CARGO) rustc --locked --release --bin poise -- $(if $(STATIC),-C target-feature=+crt-static)
@@ -51,6 +51,28 @@ lint: toolchain ## Check the format, and everything the compiler, clippy and rus
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+# Seconds that each input format is fuzzed for.
+FUZZ_SECONDS ?= 60
+
+fuzz: toolchain ## Feed garbage to the reader of every input format, a minute each; takes a nightly Rust.
+	@$(provide)
+	command -v c++ >/dev/null || provide 'to link the fuzzer' g++
+	$(CARGO) +nightly --version >/dev/null || {
+		echo 'make: missing a nightly Rust: please run rustup toolchain install nightly' >&2
+		exit 1
+	}
+	command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	for target in fuzz/fuzz_targets/*.rs; do
+		format=$$(basename "$$target" .rs)
+		[[ $$format != common ]] || continue
+		seeds=(benchdata/fuzz/$$format)
+		[[ -d $${seeds[0]} ]] || seeds=(benchdata/fuzz/*/)
+		mkdir -p fuzz/corpus/$$format
+		$(CARGO) +nightly fuzz run $$format fuzz/corpus/$$format "$${seeds[@]}" -- \
+			-max_total_time=$(FUZZ_SECONDS) -dict=benchdata/fuzz/words.dict -max_len=8192 -verbosity=0
+		echo "$$format: $(FUZZ_SECONDS) s without a crash"
+	done
 
 bench: build peers ## Measure what poise costs beside hyperfine, perf and a C loop: about a minute.
 	POISE=$(abspath $(POISE)) CFLAGS='$(if $(STATIC),-static)' $(CARGO) bench --locked --bench peers

@@ -233,13 +233,15 @@ mod tests {
     #[test]
     fn what_is_broken_costs_its_element() {
         let check = |text, want: &[Result<Value, (u64, &str)>]| {
-            let fault = |&(line, message): &(u64, &str)| Fault {
-                line,
-                message: message.to_owned(),
-            };
             let want: Vec<_> = want
                 .iter()
-                .map(|w| w.as_ref().map(Value::clone).map_err(fault))
+                .map(|element| match element {
+                    Ok(value) => Ok(value.clone()),
+                    Err((line, message)) => Err(Fault {
+                        line: *line,
+                        message: (*message).to_owned(),
+                    }),
+                })
                 .collect();
             assert_eq!(elements(text), want, "{text}");
         };

@@ -175,9 +175,12 @@ mod tests {
     proptest! {
         #[test]
         fn lines_are_what_stands_between_newlines(
-            text in "([a-z]{0,9}\n?){0,9}", wide in "(x{65530,65540}\n){0,3}", drop in 1usize..99_999,
+            lengths in prop::collection::vec(prop_oneof![8 => 0..9usize, 1 => CHUNK - 9..CHUNK + 9], 0..12),
+            end in "(|a|\n)",
+            drop in 1usize..2 * CHUNK,
         ) {
-            let text = text + &wide;
+            let lines: Vec<String> = lengths.iter().map(|&length| "x".repeat(length)).collect();
+            let text = lines.join("\n") + &end;
             let mut want: Vec<_> = text
                 .split('\n')
                 .map(|line| (line.as_bytes().to_vec(), Ending::Newline))

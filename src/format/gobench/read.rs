@@ -305,26 +305,33 @@ fn split_key(text: &str) -> Option<(&str, &str)> {
 fn split_field(text: &str) -> (&str, &str) {
     let bytes = text.as_bytes();
     let mut end = 0;
-    while let Some(width) = bytes.get(end).and_then(|_| solid(text, end)) {
-        end += width;
+    while let Some(&byte) = bytes.get(end) {
+        end += match byte {
+            b'!'..=b'~' => 1,
+            _ => match width(text, end) {
+                (width, false) => width,
+                (_, true) => break,
+            },
+        };
     }
     let mut begin = end;
-    while begin < bytes.len() && solid(text, begin).is_none() {
-        begin += text[begin..].chars().next().map_or(1, char::len_utf8);
+    while let Some(&byte) = bytes.get(begin) {
+        begin += match byte {
+            b' ' | b'\t' => 1,
+            b'!'..=b'~' => break,
+            _ => match width(text, begin) {
+                (width, true) => width,
+                (_, false) => break,
+            },
+        };
     }
     (&text[..end], &text[begin..])
 }
 
-/// How many bytes the character at `at` has; `None` when it is white space.
-fn solid(text: &str, at: usize) -> Option<usize> {
-    match text.as_bytes()[at] {
-        b'\t'..=b'\r' | b' ' => None,
-        0..0x80 => Some(1),
-        _ => {
-            let c = text[at..].chars().next()?;
-            (!c.is_whitespace()).then_some(c.len_utf8())
-        }
-    }
+/// How many bytes the character at `at` has, and whether it is white space.
+fn width(text: &str, at: usize) -> (usize, bool) {
+    let next = text[at..].chars().next();
+    next.map_or((1, true), |c| (c.len_utf8(), c.is_whitespace()))
 }
 
 fn parse_iterations(text: &str) -> Result<u64, String> {
@@ -340,9 +347,14 @@ fn parse_iterations(text: &str) -> Result<u64, String> {
 fn parse_number(text: &str) -> Result<f64, String> {
     // Most are whole and short.
     let bytes = text.as_bytes();
-    if bytes.len() <= 15 && bytes.iter().all(u8::is_ascii_digit) {
-        let digit = |number: u64, byte: &u8| number * 10 + u64::from(byte - b'0');
-        return Ok(bytes.iter().fold(0, digit) as f64);
+    let digit = |number: u64, byte: &u8| {
+        byte.is_ascii_digit()
+            .then(|| number * 10 + u64::from(byte - b'0'))
+    };
+    if bytes.len() <= 15
+        && let Some(whole) = bytes.iter().try_fold(0, digit)
+    {
+        return Ok(whole as f64);
     }
     let error = |what| Err(format!("parsing measurement: {what}"));
     match text.parse::<f64>() {

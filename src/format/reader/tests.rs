@@ -136,6 +136,32 @@ fn a_document_is_read_from_any_input() {
     }
 }
 
+#[test]
+fn files_of_every_format_are_known_and_read() {
+    let check = |file: &str, source, want: [usize; 3]| {
+        let path = format!("{}/benchdata/fuzz/{file}", env!("CARGO_MANIFEST_DIR"));
+        let mut reader = Reader::new(file, std::fs::File::open(path).unwrap());
+        let records: Vec<Record> = reader.by_ref().collect();
+        assert_eq!(reader.source(), Some(source), "{file}");
+        let count = |kind: fn(&Record) -> bool| records.iter().filter(|r| kind(r)).count();
+        let got = [
+            count(|record| matches!(record, Record::Sample(_))),
+            count(|record| matches!(record, Record::Failure(_))),
+            count(|record| matches!(record, Record::Syntax(_))),
+        ];
+        assert_eq!(got, want, "{file}: {records:#?}");
+    };
+    check("gobench/gowrite.txt", Source::Gobench, [8, 0, 0]);
+    check("gobench/compilebench.txt", Source::Gobench, [4, 0, 0]);
+    check("gobench/everything.txt", Source::Gobench, [2, 0, 4]);
+    check("jsonl/run.jsonl", Source::Jsonl, [1, 1, 1]);
+    check("perf_stat/repeated.json", Source::PerfStat, [1, 0, 0]);
+    check("perf_stat/intervals.json", Source::PerfStat, [3, 0, 0]);
+    check("hyperfine/runs.json", Source::Hyperfine, [4, 0, 0]);
+    check("hyperfine/failed.json", Source::Hyperfine, [2, 2, 0]);
+    check("google/all.json", Source::GoogleBenchmark, [3, 1, 0]);
+}
+
 const SOURCES: [Source; 5] = [
     Source::Jsonl,
     Source::Gobench,
