@@ -110,7 +110,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     // A loop runs on one CPU at a time, so it is bound to one.
     let cpus = arguments.child.cpu_list.as_ref();
     let held = arguments.hold.begin(cpus, || Cpus::Auto, &interrupt)?;
-    let (surroundings, more) = arguments.child.surroundings(held.bound.cpus.clone())?;
+    let (surroundings, more) = arguments.child.surroundings(&held.bound)?;
     doubts.extend(more);
     let tick_sec = options::tick_sec(surroundings.cpus.as_ref());
 

@@ -108,7 +108,7 @@ impl HoldOptions {
             super::remark(&format!("waiting for {}", lock::holders_text(holders)));
         };
         let roots = Roots::default();
-        let held = Hold::begin(&roots, wish, interrupt.as_fd(), waiting)
+        let mut held = Hold::begin(&roots, wish, interrupt.as_fd(), waiting)
             .map_err(|refusal| stopped_or(refusal, interrupt))?;
         if self.require.is_some()
             && let Some((what, cause)) = held.report().not_held.first()
@@ -116,8 +116,13 @@ impl HoldOptions {
             let (what, cause) = (*what, cause.clone());
             return Err(Unheld { what, cause }.into());
         }
-        let bound = Bound::choose(cpus)?;
+        let mut bound = Bound::choose(cpus)?;
         let not_kept = not_kept(&roots, &held, bound.cpus.as_ref());
+        // Last: from here on we ourselves cannot run there.
+        if let Some(cpus) = &bound.cpus {
+            held.set_apart(cpus);
+            bound.entrance = held.entrance();
+        }
         Ok(Held {
             hold: Some(held),
             bound,
@@ -169,7 +174,11 @@ impl Held {
     /// The one line that tells what is held and what is not; nothing when nothing was wanted.
     pub(super) fn line(&self) -> Option<String> {
         let mut report = self.hold.as_ref()?.report().clone();
-        report.held.extend(self.bound.what.clone());
+        let apart = if report.sets_apart { " set apart" } else { "" };
+        let bound = self.bound.what.iter();
+        report
+            .held
+            .extend(bound.map(|cpus| format!("{cpus}{apart}")));
         Some(report.line())
     }
 
@@ -261,7 +270,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let cpus = arguments.child.cpu_list.clone();
     let cpus = cpus.unwrap_or_else(Bound::usual);
     let held = arguments.options.begin(sharing, &cpus, &interrupt)?;
-    let (surroundings, mut doubts) = arguments.child.surroundings(held.bound.cpus.clone())?;
+    let (surroundings, mut doubts) = arguments.child.surroundings(&held.bound)?;
     doubts.extend(held.doubts());
     let options = command::Options {
         argv: arguments.command,
@@ -320,8 +329,8 @@ fn status(roots: &Roots) -> anyhow::Result<String> {
         return Ok(text);
     };
     text += &journal_text(&journal, holders.is_empty());
-    for setting in journal.settings() {
-        text += &format!("  {}\n", setting.story(roots));
+    for change in journal.changes() {
+        text += &format!("  {}\n", change.story(roots));
     }
     Ok(text)
 }
@@ -353,7 +362,7 @@ fn restore(roots: &Roots, wait: Option<Duration>, interrupt: &Interrupt) -> anyh
     }
     for one in &returned {
         match one.complaint(roots) {
-            None => super::print(&format!("{}\n", one.setting.story(roots)))?,
+            None => super::print(&format!("{}\n", one.change.story(roots)))?,
             Some(complaint) => super::remark(&complaint),
         }
     }

@@ -207,7 +207,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
             arguments.hold.begin(cpus, Bound::usual, &interrupt)?
         }
     };
-    let (surroundings, more) = arguments.child.surroundings(held.bound.cpus.clone())?;
+    let (surroundings, more) = arguments.child.surroundings(&held.bound)?;
     doubts.extend(more);
     let mut workloads: [Box<dyn Workload + '_>; 1] = match subject {
         Some(subject) => {
