@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 mod machine;
+mod partition;
 mod real;
 mod trace;
 mod tree;
@@ -32,7 +33,7 @@ fn main() {
         .into_iter()
         .filter(|word| !word.starts_with('-'))
         .collect();
-    let tests: Vec<(&str, fn())> = [tree::TESTS, real::TESTS].concat();
+    let tests: Vec<(&str, fn())> = [tree::TESTS, real::TESTS, partition::TESTS].concat();
     let (mut passed, mut failed) = (0u32, 0u32);
     for (name, test) in tests {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter)) {

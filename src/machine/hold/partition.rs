@@ -89,6 +89,12 @@ impl Partition {
             let cause = Cause::new(format!("{} is there already", place.display()));
             return Err(cause.cure(format!("sudo rmdir {}", place.display())));
         }
+        // Their partition would become invalid by ours.
+        let free = read(&root.join("cpuset.cpus.effective")).ok();
+        let free = free.and_then(|list| CpuList::parse(&list));
+        if !free.is_some_and(|free| set.iter().all(|cpu| free.contains(cpu))) {
+            return Err(Cause::new("another cpuset partition has it"));
+        }
         let isolated = facts.isolated().unwrap_or_default();
         let home = facts
             .cgroup()
@@ -299,7 +305,8 @@ mod tests {
         .sys("fs/cgroup/cgroup.controllers", "cpuset cpu io\n")
         .sys("fs/cgroup/cgroup.subtree_control", "cpu\n")
         .sys("fs/cgroup/cgroup.procs", "1\n")
-        .sys("fs/cgroup/cpuset.cpus.isolated", "\n");
+        .sys("fs/cgroup/cpuset.cpus.isolated", "\n")
+        .sys("fs/cgroup/cpuset.cpus.effective", "0-7\n");
         (fake, root)
     }
 
@@ -362,6 +369,12 @@ mod tests {
         check(
             &|_, root| fs::remove_file(root.join("cpuset.cpus.isolated")).unwrap(),
             "a container, or Linux before 6.7",
+        );
+        check(
+            &|fake, _| {
+                fake.sys("fs/cgroup/cpuset.cpus.effective", "0,2-7\n");
+            },
+            "another cpuset partition",
         );
         check(
             &|_, root| fs::create_dir(root.join(NAME)).unwrap(),
