@@ -16,6 +16,7 @@ use std::time::Duration;
 use std::{env, io, process};
 
 use counterpoise::machine::Roots;
+use counterpoise::machine::facts::CpuList;
 use counterpoise::machine::hold::lock::{Refusal, Sharing};
 use counterpoise::machine::hold::{Frequency, Hold, Wish, keeper};
 
@@ -55,7 +56,8 @@ fn word(ok: bool) -> &'static str {
 /// Holds the machine and lets it go, once its standard input is closed.
 fn victim(roots: &Roots, how: &str) {
     io::copy(&mut io::stdin(), &mut io::sink()).unwrap();
-    let hold = hold(roots).unwrap();
+    let mut hold = hold(roots).unwrap();
+    hold.set_apart(&CpuList::from_iter([1]));
     match how {
         "panic" => panic!("as it was told to"),
         "stay" => std::thread::sleep(Duration::from_secs(60)),

@@ -6,7 +6,6 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use counterpoise::machine::Roots;
 use counterpoise::machine::facts::Facts;
@@ -15,8 +14,10 @@ use nix::unistd::Pid;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
+use crate::hold;
 use crate::machine::{Machine, eventually, read};
 use crate::real::{NOBODY, end, poise, run, said};
+use crate::trace::{self, Target};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("real::a_partition_is_held", a_partition_is_held),
@@ -29,7 +30,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("real::a_partition_and_kills", a_partition_and_kills),
 ];
 
-const KILLS: usize = 60;
+/// Kills of each target.
+const KILLS: u32 = 30;
 
 /// The machine, and the root of its cgroups.
 struct Bed {
@@ -268,7 +270,8 @@ fn a_partition_left_over() {
             );
         }
         bed.is_as_before();
-        assert_eq!(read(&inside), measured);
+        // Those who were killed are on their way out.
+        eventually("return of the measured one", || read(&inside) == measured);
         assert_eq!(allowed(measured.trim()), "1");
         let measured = Pid::from_raw(measured.trim().parse().unwrap());
         kill(measured, Signal::SIGKILL).unwrap();
@@ -291,28 +294,34 @@ fn a_partition_and_kills() {
         return;
     };
     let mut random = Pcg64Mcg::seed_from_u64(7);
-    let held = "hold -q --cpu 1 -- sleep 0.01";
-    let began = Instant::now();
-    run(held);
-    let whole = began.elapsed();
-    let mut apart = 0;
-    for _ in 0..KILLS {
-        let delay = whole.mul_f64(random.random_range(0.0..1.0));
-        let mut child = poise(held).spawn().unwrap();
-        std::thread::sleep(delay);
-        apart += u32::from(bed.ours().exists());
-        // It may have ended already.
-        let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
-        child.wait().unwrap();
-        eventually("free lock", || bed.machine.try_lock());
-        // Killed before its keeper was there, it has left a journal of what it did not do.
-        if bed.machine.journal().exists() {
-            run("hold --restore");
+    let roots = &bed.machine.roots;
+    let before = bed.machine.settings();
+    let whole = trace::run(roots, Target::Holder, u64::MAX);
+    assert!(!whole.killed && whole.steps > 100, "{whole:?}");
+    bed.is_as_before();
+    let mut left = 0;
+    for target in [Target::Holder, Target::Keeper, Target::Both] {
+        let mut kills = 0;
+        while kills < KILLS {
+            // The lock and the frequency come first, and have their own test.
+            let step = random.random_range(whole.steps / 4..whole.steps);
+            if !trace::run(roots, target, step).killed {
+                continue;
+            }
+            kills += 1;
+            match target {
+                Target::Both => left += u32::from(bed.ours().exists()),
+                _ => assert!(!bed.ours().exists(), "{target:?} killed at step {step}"),
+            }
+            // The next hold gives back what was left, and leaves nothing itself.
+            assert_eq!(hold(roots).unwrap().end(), Vec::<String>::new());
+            assert_eq!(bed.machine.settings(), before);
+            bed.is_as_before();
         }
-        bed.is_as_before();
-        std::thread::sleep(Duration::from_millis(1));
     }
     println!(
-        "{KILLS} kills of poise hold at random times within {whole:?}, {apart} of them while CPU 1 was set apart: it was given back each time"
+        "{} kills at random steps of {} with a cpuset partition: given back by those who lived, {left} times by the next hold",
+        3 * KILLS,
+        whole.steps
     );
 }
