@@ -63,13 +63,13 @@ fuzz: toolchain ## Feed garbage to the reader of every input format, a minute ea
 		exit 1
 	}
 	command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
-	for target in fuzz/fuzz_targets/*.rs; do
+	for target in tests/fuzz/fuzz_targets/*.rs; do
 		format=$$(basename "$$target" .rs)
 		[[ $$format != common ]] || continue
 		seeds=(benchdata/fuzz/$$format)
 		[[ -d $${seeds[0]} ]] || seeds=(benchdata/fuzz/*/)
-		mkdir -p fuzz/corpus/$$format
-		$(CARGO) +nightly fuzz run $$format fuzz/corpus/$$format "$${seeds[@]}" -- \
+		mkdir -p tests/fuzz/corpus/$$format
+		$(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz $$format tests/fuzz/corpus/$$format "$${seeds[@]}" -- \
 			-max_total_time=$(FUZZ_SECONDS) -dict=benchdata/fuzz/words.dict -max_len=8192 -verbosity=0
 		echo "$$format: $(FUZZ_SECONDS) s without a crash"
 	done

@@ -85,7 +85,8 @@
 //!
 //! - `perf` and `machine` never import each other; `run` and `doctor` join them. `format` never
 //!   imports `stats`.
-//! - Nothing but [`machine::hold`] writes under `/sys`.
+//! - Nothing but [`machine::hold`] writes under `/sys`, cgroups included, and only what its journal
+//!   tells how to give back. Processes enter its cgroup by a file that it has opened.
 //! - `unsafe` stands in [`sys`] alone, with its reason at every block.
 //! - No capability is ever made inheritable or ambient, but for the moment in which a loop's
 //!   process is cloned.
@@ -164,7 +165,8 @@
 //! 2. [`run::drive`] asks [`run::schedule`] (pure) for the next turn.
 //! 3. [`sys::child`] clones the child with `CLONE_VM`: it shares our memory and waits on a futex
 //!    in it, so no page table is copied and no pipe is made; before its exec it makes raw system
-//!    calls only, and with them takes what [`run::surroundings`] gives it: CPUs, addresses, huge
+//!    calls only. Where CPUs are set apart for it ([`machine::hold`]) we move it to their cgroup,
+//!    without which it could not be bound to them; then it takes what [`run::surroundings`] gives it: CPUs, addresses, huge
 //!    pages, scheduling. It has a session of its own unless it may use the terminal. Counters are
 //!    opened on it (`enable_on_exec`, `inherit`), it is released, and after its end `wait4` gives
 //!    status and usage, and each group is read with one call.

@@ -105,9 +105,10 @@ impl Stage {
         let cpus = child.cpu_list.clone().unwrap_or_else(usual);
         held.bound = Bound::choose(&cpus)?;
         held.look_whether_kept();
+        held.set_apart();
         // What only root may do is done.
         identity.settle()?;
-        let (surroundings, mut doubts) = child.surroundings(held.bound.cpus.clone())?;
+        let (surroundings, mut doubts) = child.surroundings(&held.bound)?;
         doubts.extend(held.doubts());
         Ok(Stage {
             held,
@@ -219,10 +220,23 @@ impl Held {
         });
     }
 
+    /// Has the scheduler keep the CPUs that are measured on for that alone. From here on we
+    /// ourselves cannot run there.
+    fn set_apart(&mut self) {
+        if let (Some(hold), Some(cpus)) = (&mut self.hold, &self.bound.cpus) {
+            hold.set_apart(cpus);
+            self.bound.entrance = hold.entrance();
+        }
+    }
+
     /// The one line that tells what is held and what is not; nothing when nothing was wanted.
     fn line(&self) -> Option<String> {
         let mut report = self.hold.as_ref()?.report().clone();
-        report.held.extend(self.bound.what.clone());
+        let apart = if report.sets_apart { " set apart" } else { "" };
+        let bound = self.bound.what.iter();
+        report
+            .held
+            .extend(bound.map(|cpus| format!("{cpus}{apart}")));
         Some(report.line())
     }
 
@@ -367,8 +381,8 @@ fn status(roots: &Roots) -> anyhow::Result<String> {
         return Ok(text);
     };
     text += &journal_text(&journal, holders.is_empty());
-    for setting in journal.settings() {
-        text += &format!("  {}\n", setting.story(roots));
+    for change in journal.changes() {
+        text += &format!("  {}\n", change.story(roots));
     }
     Ok(text)
 }
@@ -400,7 +414,7 @@ fn restore(roots: &Roots, wait: Option<Duration>, interrupt: &Interrupt) -> anyh
     }
     for one in &returned {
         match one.complaint(roots) {
-            None => super::print(&format!("{} again\n", one.setting.before()))?,
+            None => super::print(&format!("{}\n", one.change.returned()))?,
             Some(complaint) => super::remark(&complaint),
         }
     }

@@ -1,7 +1,9 @@
 //! Options that several verbs share, and what the words in them mean. Never runs anything.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -113,15 +115,15 @@ enum Switch {
 }
 
 impl ChildOptions {
-    /// What they mean on this machine for a process that is bound to `cpus`, and the doubts about
-    /// that.
+    /// What they mean on this machine for a process that is bound so, and the doubts about that.
     pub(super) fn surroundings(
         &self,
-        cpus: Option<CpuList>,
+        bound: &Bound,
     ) -> anyhow::Result<(Surroundings, Vec<Warning>)> {
         let is_on = |switch| switch == Switch::On;
         let surroundings = Surroundings {
-            cpus,
+            cpus: bound.cpus.clone(),
+            entrance: bound.entrance.clone(),
             settings: Settings {
                 aslr: self.aslr.map(is_on),
                 thp: self.thp.map(is_on),
@@ -267,6 +269,8 @@ pub(super) struct Bound {
     pub(super) what: Option<String>,
     /// What speaks against them.
     pub(super) doubt: Option<Warning>,
+    /// The `cgroup.procs` by which it enters where they are set apart; `None` when they are not.
+    pub(super) entrance: Option<Arc<File>>,
 }
 
 /// From so busy siblings on, they are a doubt.
@@ -283,7 +287,7 @@ impl Bound {
                 return Ok(Bound {
                     what: Some(format!("{cpus} {list}")),
                     cpus: Some(list.clone()),
-                    doubt: None,
+                    ..Bound::default()
                 });
             }
             Cpus::Auto => machine::choose(&Roots::default()),
@@ -303,6 +307,7 @@ impl Bound {
                     busy * 100.0
                 ))
             }),
+            entrance: None,
         })
     }
 

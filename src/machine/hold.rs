@@ -1,4 +1,4 @@
-//! Holding the machine still: the lock, the frequency, and the way back, whatever happens to us. The only writer under `/sys`; never measures and never chooses what is measured.
+//! Holding the machine still: the lock, the frequency, CPUs set apart, and the way back, whatever happens to us. The only writer under `/sys` and of cgroups; never measures and never chooses what is measured.
 //!
 //! What is changed is written down first ([`Journal`], synced to disk), a second process stands by
 //! to undo it ([`keeper`]), and only then the first value is written. Whoever dies when, one of
@@ -10,15 +10,18 @@ pub mod lock;
 
 mod cpufreq;
 mod journal;
+mod partition;
 mod setting;
 
+use std::fs::File;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::facts::Virtualization;
+use crate::machine::facts::{CpuList, Virtualization};
 use crate::machine::{Facts, Roots};
 use crate::sample::Cause;
 use crate::sys::privilege;
@@ -27,6 +30,7 @@ use lock::{Holder, Lock, Refusal, Sharing};
 
 pub use cpufreq::Frequency;
 pub use journal::{Error, Journal};
+pub use partition::Partition;
 pub use setting::{Fate, Setting};
 
 /// What is to be held.
@@ -43,10 +47,12 @@ pub struct Wish {
 /// The machine, held until this is ended or dropped.
 pub struct Hold {
     roots: Roots,
+    sharing: Sharing,
     keeper: Option<Keeper>,
-    /// Dropped last: who gets the lock next finds the machine as it was.
-    _lock: Option<Lock>,
+    partition: Option<(Partition, Arc<File>)>,
     report: Report,
+    /// Dropped last: who gets the lock next finds the machine as it was.
+    lock: Option<Lock>,
 }
 
 /// What is held and what is not.
@@ -56,17 +62,28 @@ pub struct Report {
     pub held: Vec<String>,
     /// Whether the frequency is among it.
     pub holds_frequency: bool,
+    /// Whether the CPUs that are measured on are set apart.
+    pub sets_apart: bool,
     /// What is not, and why.
     pub not_held: Vec<(&'static str, Cause)>,
     /// What did not become as it was asked for, and what an earlier hold has left.
     pub doubts: Vec<String>,
 }
 
-/// A setting that was given back, or not.
+/// Something that a hold has changed and gives back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A value that was written.
+    Setting(Setting),
+    /// CPUs that were set apart.
+    Partition(Partition),
+}
+
+/// A change that was given back, or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Returned {
-    /// What it was to be.
-    pub setting: Setting,
+    /// What it was.
+    pub change: Change,
     /// What became of it.
     pub fate: Fate,
 }
@@ -86,9 +103,11 @@ impl Hold {
     ) -> Result<Hold, Refusal> {
         let mut hold = Hold {
             roots: roots.clone(),
+            sharing: wish.sharing,
             keeper: None,
-            _lock: None,
+            partition: None,
             report: Report::default(),
+            lock: None,
         };
         let ancestor = lock::holders(roots)
             .into_iter()
@@ -101,6 +120,7 @@ impl Hold {
             return Ok(hold);
         }
         let lock = Lock::take(roots, wish.sharing, wish.patience, stop, waiting)?;
+        hold.lock = Some(lock);
         match wish.sharing {
             Sharing::Shared => {
                 hold.report.held.push("the lock, with others".to_owned());
@@ -110,7 +130,7 @@ impl Hold {
             Sharing::Exclusive => {
                 hold.report.held.push("the lock".to_owned());
                 hold.clean_up();
-                match hold.hold_frequency(wish.frequency, &lock) {
+                match hold.hold_frequency(wish.frequency) {
                     Ok(frequency) => {
                         hold.report.held.push(frequency);
                         hold.report.holds_frequency = true;
@@ -119,8 +139,33 @@ impl Hold {
                 }
             }
         }
-        hold._lock = Some(lock);
         Ok(hold)
+    }
+
+    /// Sets `cpus` apart, with the other CPUs of their cores, if we hold the machine alone: from
+    /// then on nothing runs there but what enters by [`Hold::entrance`], not even we. Why that
+    /// cannot be had is told by [`Hold::report`].
+    pub fn set_apart(&mut self, cpus: &CpuList) {
+        if self.lock.is_none() || self.sharing == Sharing::Shared {
+            return;
+        }
+        let planned = Partition::plan(&Facts::new(&self.roots), cpus);
+        let made = planned.and_then(|plan| plan.map(|plan| self.make(plan)).transpose());
+        match made {
+            Ok(None) => {}
+            Ok(Some(made)) => {
+                self.report.sets_apart = true;
+                self.partition = Some(made);
+            }
+            Err(cause) => self.report.not_held.push(("the CPU for itself", cause)),
+        }
+    }
+
+    /// The file by which processes are let into where CPUs are set apart: whoever writes a
+    /// process id to it needs no privilege, for it was opened with ours.
+    pub fn entrance(&self) -> Option<Arc<File>> {
+        let (_, entrance) = self.partition.as_ref()?;
+        Some(Arc::clone(entrance))
     }
 
     /// What is held and what is not.
@@ -128,9 +173,16 @@ impl Hold {
         &self.report
     }
 
-    /// Gives everything back, then the lock, and tells what did not come back as it was.
+    /// Gives everything back, then the lock, and tells what did not come back as it was, or had
+    /// not stayed as it was held.
     pub fn end(mut self) -> Vec<String> {
-        self.give_back()
+        let made = self.partition.as_ref();
+        let mut told: Vec<String> = made
+            .and_then(|(partition, _)| partition.lapse(&self.roots))
+            .into_iter()
+            .collect();
+        told.extend(self.give_back());
+        told
     }
 
     /// Gives back what an earlier hold has left.
@@ -150,7 +202,7 @@ impl Hold {
     }
 
     /// Gives the frequency that is held now, in words.
-    fn hold_frequency(&mut self, wanted: Frequency, lock: &Lock) -> Result<String, Cause> {
+    fn hold_frequency(&mut self, wanted: Frequency) -> Result<String, Cause> {
         let facts = Facts::new(&self.roots);
         let mut settings = cpufreq::settings(&facts, wanted).map_err(Cause::new)?;
         if settings.is_empty() {
@@ -172,7 +224,9 @@ impl Hold {
         }
         // What an earlier hold could not give back is still to be given back.
         let pending = Journal::read(&self.roots).map_err(cause)?;
-        let pending = pending.map(|journal| journal.settings).unwrap_or_default();
+        let (pending, partition) = pending
+            .map(|journal| (journal.settings, journal.partition))
+            .unwrap_or_default();
         for setting in &mut settings {
             if let Some(first) = pending.iter().find(|first| first.path == setting.path) {
                 setting.old.clone_from(&first.old);
@@ -185,16 +239,8 @@ impl Hold {
         let first = all.len();
         all.extend(settings);
         let mut journal = Journal::begin(&self.roots, all);
-        journal.write(&self.roots).map_err(cause)?;
-        match Keeper::start(&self.roots, lock) {
-            Ok(keeper) => self.keeper = Some(keeper),
-            Err(error) => {
-                self.clean_up();
-                return Err(Cause::new(format!(
-                    "no process to give it back later could be started: {error}"
-                )));
-            }
-        }
+        journal.partition = partition;
+        self.write_down(&journal)?;
         let refusals = setting::apply(journal.settings[first..].iter_mut(), &self.roots);
         self.report.doubts.extend(refusals);
         // With what the kernel made of it, so that another's change can be told from ours. Should
@@ -206,6 +252,47 @@ impl Hold {
         Ok(facts
             .frequency_range()
             .unwrap_or_else(|| "the frequency".to_owned()))
+    }
+
+    /// Makes `partition`, and opens its entrance.
+    fn make(&mut self, mut partition: Partition) -> Result<(Partition, Arc<File>), Cause> {
+        let journal = Journal::read(&self.roots).map_err(cause)?;
+        let mut journal = journal.unwrap_or_else(|| Journal::begin(&self.roots, Vec::new()));
+        // What an earlier hold could not give back is still to be given back.
+        let earlier = journal.partition.as_ref();
+        partition.switched_on |= earlier.is_some_and(|earlier| earlier.switched_on);
+        journal.partition = Some(partition.clone());
+        self.write_down(&journal)?;
+        match partition.make(&self.roots) {
+            Ok(entrance) => Ok((partition, Arc::new(entrance))),
+            Err(why) => {
+                if partition.give_back(&self.roots) == Fate::Restored {
+                    journal.partition = None;
+                    // The one that is there gives back just as well.
+                    let _ = journal.keep(&self.roots);
+                }
+                Err(Cause::new(why))
+            }
+        }
+    }
+
+    /// Puts on disk what is about to be changed, and sees to it that somebody stands by to give
+    /// it back.
+    fn write_down(&mut self, journal: &Journal) -> Result<(), Cause> {
+        journal.write(&self.roots).map_err(cause)?;
+        let (None, Some(lock)) = (&self.keeper, &self.lock) else {
+            return Ok(());
+        };
+        match Keeper::start(&self.roots, lock) {
+            Ok(keeper) => self.keeper = Some(keeper),
+            Err(error) => {
+                self.clean_up();
+                return Err(Cause::new(format!(
+                    "no process to give it back later could be started: {error}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn give_back(&mut self) -> Vec<String> {
@@ -236,12 +323,16 @@ impl Drop for Hold {
 }
 
 impl Report {
-    /// What is held in fixed words, for comparing: `lock frequency`.
+    /// What is held in fixed words, for comparing: `lock frequency partition`.
     pub fn words(&self) -> String {
-        match self.holds_frequency {
-            true => "lock frequency".to_owned(),
-            false => "lock".to_owned(),
+        let mut words = "lock".to_owned();
+        for (held, word) in [
+            (self.holds_frequency, " frequency"),
+            (self.sets_apart, " partition"),
+        ] {
+            words += if held { word } else { "" };
         }
+        words
     }
 
     /// The one line that tells it.
@@ -255,11 +346,45 @@ impl Report {
     }
 }
 
+impl Change {
+    /// What it is called.
+    pub fn name(&self) -> String {
+        match self {
+            Change::Setting(setting) => setting.name(),
+            Change::Partition(partition) => partition.name(),
+        }
+    }
+
+    /// Tells a user what it is and what it would be given back to.
+    pub fn story(&self, roots: &Roots) -> String {
+        match self {
+            Change::Setting(setting) => setting.story(roots),
+            Change::Partition(partition) => partition.story(roots),
+        }
+    }
+
+    /// Tells a user that it was given back.
+    pub fn returned(&self) -> String {
+        match self {
+            Change::Setting(setting) => setting.returned(),
+            Change::Partition(partition) => format!("{} is gone", partition.name()),
+        }
+    }
+
+    /// The shell command that gives it back by hand.
+    pub fn by_hand(&self, roots: &Roots) -> String {
+        match self {
+            Change::Setting(setting) => setting.by_hand(roots),
+            Change::Partition(partition) => partition.by_hand(roots),
+        }
+    }
+}
+
 impl Returned {
     /// What a user should know of it; nothing when it is as it was.
     pub fn complaint(&self, roots: &Roots) -> Option<String> {
-        let Returned { setting, fate } = self;
-        let (name, by_hand) = (setting.name(), setting.by_hand(roots));
+        let Returned { change, fate } = self;
+        let (name, by_hand) = (change.name(), change.by_hand(roots));
         match fate {
             Fate::Restored => None,
             Fate::Foreign(is) => Some(format!(
@@ -278,21 +403,31 @@ pub fn give_back(roots: &Roots) -> Result<Vec<Returned>, Error> {
     let Some(mut journal) = Journal::read(roots)? else {
         return Ok(Vec::new());
     };
+    let mut returned = Vec::new();
+    if let Some(partition) = journal.partition.take() {
+        let fate = partition.give_back(roots);
+        if let Fate::Failed(_) = fate {
+            journal.partition = Some(partition.clone());
+        }
+        let change = Change::Partition(partition);
+        returned.push(Returned { change, fate });
+    }
     let fates = setting::restore(&journal.settings, roots);
-    let returned: Vec<Returned> = journal
-        .settings
-        .drain(..)
-        .zip(fates)
-        .map(|(setting, fate)| Returned { setting, fate })
-        .collect();
-    let failed = returned
+    for (setting, fate) in std::mem::take(&mut journal.settings).into_iter().zip(fates) {
+        if let Fate::Failed(_) = fate {
+            journal.settings.push(setting.clone());
+        }
+        let change = Change::Setting(setting);
+        returned.push(Returned { change, fate });
+    }
+    let kept = journal.keep(roots);
+    match returned
         .iter()
-        .filter(|one| matches!(one.fate, Fate::Failed(_)));
-    journal.settings = failed.map(|one| one.setting.clone()).collect();
-    match journal.settings.is_empty() {
-        true => Journal::remove(roots)?,
+        .any(|one| matches!(one.fate, Fate::Failed(_)))
+    {
         // The one that is there tells more than is left to do, and does no harm.
-        false => drop(journal.write(roots)),
+        true => drop(kept),
+        false => kept?,
     }
     Ok(returned)
 }

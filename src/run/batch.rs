@@ -172,6 +172,7 @@ impl<'s> Started<'s> {
             argv: argv.map_err(|error| failed("pass the request")(error.into()))?,
             envp: super::environment()?,
             files: vec![null()?, null()?, None, Some(shared.into())],
+            entrance: surroundings.entrance.clone(),
             affinity: surroundings.affinity()?,
             settings: surroundings.settings,
             own_session: true,

@@ -133,6 +133,7 @@ impl<'p> Command<'p> {
                 .collect::<Result<_, _>>()?,
             envp: super::environment()?,
             files,
+            entrance: options.surroundings.entrance.clone(),
             affinity: options.surroundings.affinity()?,
             settings: options.surroundings.settings,
             own_session: !interactive,

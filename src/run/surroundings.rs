@@ -1,5 +1,8 @@
 //! What a measured process is given that it would not inherit: CPUs, addresses, huge pages, scheduling, and an environment whose length is drawn. Never applies any of it: the child does.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use caps::Capability;
 use nix::errno::Errno;
 use nix::sched::CpuSet;
@@ -12,10 +15,12 @@ use crate::sample::{Cause, ENV_PADDING, Warning};
 use crate::sys::child::{Scheduler, Settings, Step};
 
 /// What a measured process is given; by default nothing, so that it inherits all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Surroundings {
     /// The CPUs that it may run on.
     pub cpus: Option<CpuList>,
+    /// The `cgroup.procs` of the cgroup that it is moved to, where these CPUs are set apart.
+    pub entrance: Option<Arc<File>>,
     /// What it sets for itself before its program runs.
     pub settings: Settings,
     /// Whether its environment has another length in every run.

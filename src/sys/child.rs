@@ -8,10 +8,12 @@
 use std::cell::UnsafeCell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
@@ -31,6 +33,9 @@ pub struct Program {
     pub envp: Vec<CString>,
     /// What stands at its descriptors 0, 1, 2, …; `None` is inherited.
     pub files: Vec<Option<OwnedFd>>,
+    /// The `cgroup.procs` of the cgroup that it is moved to, before all that it sets for itself;
+    /// `None` is inherited.
+    pub entrance: Option<Arc<File>>,
     /// The CPUs that it may run on; `None` is inherited.
     pub affinity: Option<CpuSet>,
     /// What else it sets for itself.
@@ -147,11 +152,21 @@ struct Body {
     stack: UnsafeCell<Box<[u128]>>,
     parent: libc::pid_t,
     mask: SigSet,
-    released: AtomicU32,
+    /// How far the child may go: [`HELD`], [`ADMITTED`], [`RELEASED`].
+    gate: AtomicU32,
     /// The step that failed, its place in [`STEPS`]; told by `errno` not being 0.
     failed_step: AtomicUsize,
     errno: AtomicI32,
 }
+
+/// The child may go no further than to where it is moved to its cgroup.
+const HELD: u32 = 0;
+
+/// It may set up what it sets for itself.
+const ADMITTED: u32 = 1;
+
+/// It may execute its program.
+const RELEASED: u32 = 2;
 
 /// All steps, as they are told to users; each stands at the place that is its number.
 const STEPS: [(Step, &str); 9] = [
@@ -195,7 +210,7 @@ impl Launcher {
             stack: UnsafeCell::new(vec![0; STACK_BYTES / size_of::<u128>()].into_boxed_slice()),
             parent: nix::unistd::getpid().as_raw(),
             mask: SigSet::thread_get_mask()?,
-            released: AtomicU32::new(0),
+            gate: AtomicU32::new(HELD),
             failed_step: AtomicUsize::new(0),
             errno: AtomicI32::new(0),
             program,
@@ -220,13 +235,13 @@ impl Launcher {
     /// Clones a child that waits for [`Child::release`] before its exec.
     ///
     /// Errors: EBUSY while the previous child has not been reaped, else those of `clone(2)`,
-    /// such as EAGAIN at a limit on processes.
+    /// such as EAGAIN at a limit on processes, and of moving it to its cgroup.
     pub fn start(&mut self) -> io::Result<Child> {
         if Rc::strong_count(&self.0) > 1 {
             return Err(Errno::EBUSY.into());
         }
         let body = Rc::clone(&self.0);
-        body.released.store(0, Ordering::Relaxed);
+        body.gate.store(HELD, Ordering::Relaxed);
         body.errno.store(0, Ordering::Relaxed);
         let huge_pages = body.program.settings.thp.map(|_| HugePages::save());
         let huge_pages = huge_pages.transpose()?;
@@ -264,7 +279,14 @@ impl Launcher {
         };
         // Only now may anything fail: from here on the child is killed and reaped by its drop.
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-        cloned
+        let child = cloned?;
+        if let Some(entrance) = &child.body.program.entrance {
+            // By us, not by the child: so it is there before the clock starts. A cgroup of other
+            // CPUs takes it only before it is bound to them.
+            entrance.as_ref().write_all(pid.to_string().as_bytes())?;
+            child.body.open_gate(ADMITTED);
+        }
+        Ok(child)
     }
 }
 
@@ -281,16 +303,7 @@ impl Child {
 
     /// Lets it execute its program. Whether the exec worked is told by [`Child::reap`].
     pub fn release(&self) {
-        self.body.released.store(1, Ordering::Release);
-        // SAFETY: FUTEX_WAKE reads nothing; the address is that of a live atomic.
-        let _ = unsafe {
-            raw_syscall!(
-                Sysno::futex,
-                self.body.released.as_ptr(),
-                libc::FUTEX_WAKE,
-                1
-            )
-        };
+        self.body.open_gate(RELEASED);
     }
 
     /// Sends `signal` to it, and to all of its group if it has one of its own. The leader of a
@@ -349,6 +362,27 @@ impl Child {
                 involuntary_switches: usage.ru_nivcsw as u64,
             },
         })
+    }
+}
+
+impl Body {
+    /// Lets the child go as far as `to`.
+    fn open_gate(&self, to: u32) {
+        self.gate.store(to, Ordering::Release);
+        // SAFETY: FUTEX_WAKE reads nothing; the address is that of a live atomic.
+        let _ = unsafe { raw_syscall!(Sysno::futex, self.gate.as_ptr(), libc::FUTEX_WAKE, 1) };
+    }
+
+    /// In the child: waits until it may go as far as `to`, by raw system calls only.
+    fn await_gate(&self, to: u32) {
+        loop {
+            let seen = self.gate.load(Ordering::Acquire);
+            if seen >= to {
+                return;
+            }
+            // SAFETY: FUTEX_WAIT reads the live atomic that it is given, and has no timeout.
+            unsafe { raw_syscall!(Sysno::futex, self.gate.as_ptr(), libc::FUTEX_WAIT, seen, 0) };
+        }
     }
 }
 
@@ -497,6 +531,9 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
                 }
             }
         }
+        if body.program.entrance.is_some() {
+            body.await_gate(ADMITTED);
+        }
         if let Some(cpus) = &body.program.affinity {
             let result = raw_syscall!(
                 Sysno::sched_setaffinity,
@@ -561,9 +598,7 @@ extern "C" fn suspended_main(body: *mut c_void) -> c_int {
             }
         }
 
-        while body.released.load(Ordering::Acquire) == 0 {
-            raw_syscall!(Sysno::futex, body.released.as_ptr(), libc::FUTEX_WAIT, 0, 0);
-        }
+        body.await_gate(RELEASED);
         raw_syscall!(Sysno::prctl, libc::PR_SET_PDEATHSIG, 0);
         raw_syscall!(
             Sysno::rt_sigprocmask,
@@ -607,6 +642,7 @@ mod tests {
             argv,
             envp: Vec::new(),
             files: Vec::new(),
+            entrance: None,
             affinity: None,
             settings: Settings::default(),
             own_session: true,
@@ -664,6 +700,23 @@ mod tests {
                 drop(launcher.start().unwrap());
             }
         }
+    }
+
+    #[test]
+    fn a_child_is_moved_to_its_cgroup_or_not_started() {
+        let cgroup = tempfile::NamedTempFile::new().unwrap();
+        let start = |write: bool| {
+            let file = File::options().read(true).write(write).open(cgroup.path());
+            let mut program = program(&["/bin/true"]);
+            program.entrance = Some(Arc::new(file.unwrap()));
+            Launcher::new(program).unwrap().start()
+        };
+        let child = start(true).unwrap();
+        let moved = std::fs::read_to_string(cgroup.path()).unwrap();
+        assert_eq!(moved, child.pid().to_string());
+        child.release();
+        assert_eq!(child.reap().unwrap().code, Some(0));
+        assert!(start(false).is_err());
     }
 
     #[test]

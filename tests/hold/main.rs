@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 mod machine;
+mod partition;
 mod real;
 mod trace;
 mod tree;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use std::{env, io, process};
 
 use counterpoise::machine::Roots;
+use counterpoise::machine::facts::CpuList;
 use counterpoise::machine::hold::lock::{Refusal, Sharing};
 use counterpoise::machine::hold::{Frequency, Hold, Wish, keeper};
 
@@ -32,7 +34,7 @@ fn main() {
         .into_iter()
         .filter(|word| !word.starts_with('-'))
         .collect();
-    let tests: Vec<(&str, fn())> = [tree::TESTS, real::TESTS].concat();
+    let tests: Vec<(&str, fn())> = [tree::TESTS, real::TESTS, partition::TESTS].concat();
     let (mut passed, mut failed) = (0u32, 0u32);
     for (name, test) in tests {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter)) {
@@ -54,7 +56,8 @@ fn word(ok: bool) -> &'static str {
 /// Holds the machine and lets it go, once its standard input is closed.
 fn victim(roots: &Roots, how: &str) {
     io::copy(&mut io::stdin(), &mut io::sink()).unwrap();
-    let hold = hold(roots).unwrap();
+    let mut hold = hold(roots).unwrap();
+    hold.set_apart(&CpuList::from_iter([1]));
     match how {
         "panic" => panic!("as it was told to"),
         "stay" => std::thread::sleep(Duration::from_secs(60)),

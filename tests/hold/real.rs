@@ -34,7 +34,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
 /// Kills of the whole program, by signals and at times drawn anew.
 const KILLS: usize = 200;
 
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 /// The machine, if it is ours to hold and has `policies` of them.
 fn machine(test: &str, policies: usize) -> Option<Machine> {
@@ -50,7 +50,7 @@ fn machine(test: &str, policies: usize) -> Option<Machine> {
     None
 }
 
-fn poise(arguments: &str) -> Command {
+pub(crate) fn poise(arguments: &str) -> Command {
     let beside_us = || env!("CARGO_BIN_EXE_poise").into();
     let program: PathBuf = env::var_os("POISE_BIN").map_or_else(beside_us, PathBuf::from);
     let mut command = Command::new(program);
@@ -59,13 +59,13 @@ fn poise(arguments: &str) -> Command {
 }
 
 #[track_caller]
-fn run(arguments: &str) -> Output {
+pub(crate) fn run(arguments: &str) -> Output {
     let output = poise(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments}: {output:?}");
     output
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -84,7 +84,7 @@ fn holder(machine: &Machine, seconds: &str) -> Child {
     child
 }
 
-fn end(child: Child) -> String {
+pub(crate) fn end(child: Child) -> String {
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(128 + 15), "{output:?}");

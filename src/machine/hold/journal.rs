@@ -12,6 +12,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 use serde::{Deserialize, Serialize};
 
+use super::Change;
+use super::partition::Partition;
 use super::setting::Setting;
 use crate::machine::Roots;
 
@@ -27,6 +29,9 @@ pub struct Journal {
     pub(super) since: String,
     /// In the order in which they are written; given back in reverse.
     pub(super) settings: Vec<Setting>,
+    /// Made after the settings were written; given back before them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) partition: Option<Partition>,
 }
 
 /// A journal that cannot be kept or read.
@@ -49,6 +54,7 @@ impl Journal {
             holder: std::process::id() as i32,
             since: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
             settings,
+            partition: None,
         }
     }
 
@@ -123,9 +129,19 @@ impl Journal {
         })
     }
 
-    /// The settings that it would give back.
-    pub fn settings(&self) -> &[Setting] {
-        &self.settings
+    /// What it would give back, in the order in which it was changed.
+    pub fn changes(&self) -> Vec<Change> {
+        let settings = self.settings.iter().cloned().map(Change::Setting);
+        let partition = self.partition.iter().cloned().map(Change::Partition);
+        settings.chain(partition).collect()
+    }
+
+    /// Puts it on disk, or takes it away when there is nothing more to give back.
+    pub(super) fn keep(&self, roots: &Roots) -> Result<(), Error> {
+        match self.settings.is_empty() && self.partition.is_none() {
+            true => Journal::remove(roots),
+            false => self.write(roots),
+        }
     }
 
     /// The process that holds, or held, and since when.

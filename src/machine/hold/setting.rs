@@ -82,9 +82,9 @@ impl Setting {
         format!("{} is {is}, was {}", self.name(), self.old)
     }
 
-    /// What it was before, in words.
-    pub fn before(&self) -> String {
-        format!("{} is {}", self.name(), self.old)
+    /// Tells a user that it was given back.
+    pub fn returned(&self) -> String {
+        format!("{} is {} again", self.name(), self.old)
     }
 
     /// The shell command that sets the old value by hand.
@@ -238,13 +238,13 @@ fn settled(holds: impl Fn() -> bool) -> bool {
 }
 
 /// The value without the white space round it.
-fn read(path: &Path) -> io::Result<String> {
+pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(4096).read_to_string(&mut text)?;
     Ok(text.trim().to_owned())
 }
 
-fn reason(error: &io::Error) -> String {
+pub(super) fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
         None => error.to_string(),
