@@ -359,6 +359,14 @@ impl Change {
         }
     }
 
+    /// What it was before, in words.
+    pub fn before(&self) -> String {
+        match self {
+            Change::Setting(setting) => setting.before(),
+            Change::Partition(partition) => partition.before(),
+        }
+    }
+
     /// The shell command that gives it back by hand.
     pub fn by_hand(&self, roots: &Roots) -> String {
         match self {

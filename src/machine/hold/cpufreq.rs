@@ -14,7 +14,7 @@ use crate::machine::facts::Policy;
 /// The frequency to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub enum Frequency {
-    /// The nominal one where it is known, else [`DEFAULT_SHARE`] of the range.
+    /// The nominal one where it is known, else 90 % of the range.
     #[default]
     Usual,
     /// The nominal one; an error where it is not known.

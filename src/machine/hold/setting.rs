@@ -82,6 +82,11 @@ impl Setting {
         format!("{} is {is}, was {}", self.name(), self.old)
     }
 
+    /// What it was before, in words.
+    pub fn before(&self) -> String {
+        format!("{} is {}", self.name(), self.old)
+    }
+
     /// The shell command that sets the old value by hand.
     pub fn by_hand(&self, roots: &Roots) -> String {
         format!(
@@ -123,7 +128,8 @@ impl Setting {
     /// What it is, if somebody else has set that since all was written.
     fn foreign(&self, roots: &Roots) -> Option<String> {
         let (is, now) = (self.read(roots).ok()?, self.now.as_ref()?);
-        if is == *now || is == self.old || is == self.wanted {
+        // Empty is no value, but a plain file in whose writing somebody was killed.
+        if is == *now || is == self.old || is == self.wanted || is.is_empty() {
             return None;
         }
         // The lower limit shows no more than the upper one, whatever was asked of it.
