@@ -166,7 +166,8 @@
 //! 3. [`sys::child`] clones the child with `CLONE_VM`: it shares our memory and waits on a futex
 //!    in it, so no page table is copied and no pipe is made; before its exec it makes raw system
 //!    calls only. Where CPUs are set apart for it ([`machine::hold`]) we move it to their cgroup,
-//!    without which it could not be bound to them; then it takes what [`run::surroundings`] gives it: CPUs, addresses, huge
+//!    without which it could not be bound to them; then it takes what [`run::surroundings`] gives
+//!    it: CPUs, addresses, huge
 //!    pages, scheduling. It has a session of its own unless it may use the terminal. Counters are
 //!    opened on it (`enable_on_exec`, `inherit`), it is released, and after its end `wait4` gives
 //!    status and usage, and each group is read with one call.

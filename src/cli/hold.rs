@@ -414,7 +414,7 @@ fn restore(roots: &Roots, wait: Option<Duration>, interrupt: &Interrupt) -> anyh
     }
     for one in &returned {
         match one.complaint(roots) {
-            None => super::print(&format!("{}\n", one.change.returned()))?,
+            None => super::print(&format!("{} again\n", one.change.before()))?,
             Some(complaint) => super::remark(&complaint),
         }
     }

@@ -363,11 +363,11 @@ impl Change {
         }
     }
 
-    /// Tells a user that it was given back.
-    pub fn returned(&self) -> String {
+    /// What it was before, in words.
+    pub fn before(&self) -> String {
         match self {
-            Change::Setting(setting) => setting.returned(),
-            Change::Partition(partition) => format!("{} is gone", partition.name()),
+            Change::Setting(setting) => setting.before(),
+            Change::Partition(partition) => partition.before(),
         }
     }
 

@@ -152,7 +152,7 @@ struct Body {
     stack: UnsafeCell<Box<[u128]>>,
     parent: libc::pid_t,
     mask: SigSet,
-    /// How far the child may go: [`HELD`], [`ADMITTED`], [`RELEASED`].
+    /// How far the child may go: `HELD`, `ADMITTED`, `RELEASED`.
     gate: AtomicU32,
     /// The step that failed, its place in [`STEPS`]; told by `errno` not being 0.
     failed_step: AtomicUsize,

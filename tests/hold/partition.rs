@@ -265,7 +265,7 @@ fn a_partition_left_over() {
             let shown = run("hold --restore");
             let shown = String::from_utf8_lossy(&shown.stdout);
             assert!(
-                shown.contains("the partition of CPUs 1 is none, was none\n"),
+                shown.contains("the partition of CPUs 1 is none again\n"),
                 "{shown}"
             );
         }

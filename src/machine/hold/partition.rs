@@ -164,6 +164,11 @@ impl Partition {
         format!("{} is {}, was none", self.name(), self.state(roots))
     }
 
+    /// What it was before, in words.
+    pub fn before(&self) -> String {
+        format!("{} is none", self.name())
+    }
+
     /// The shell command that takes it away by hand.
     pub fn by_hand(&self, roots: &Roots) -> String {
         let root = root(roots).unwrap_or_else(|| "/sys/fs/cgroup".into());

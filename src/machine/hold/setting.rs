@@ -82,9 +82,9 @@ impl Setting {
         format!("{} is {is}, was {}", self.name(), self.old)
     }
 
-    /// Tells a user that it was given back.
-    pub fn returned(&self) -> String {
-        format!("{} is {} again", self.name(), self.old)
+    /// What it was before, in words.
+    pub fn before(&self) -> String {
+        format!("{} is {}", self.name(), self.old)
     }
 
     /// The shell command that sets the old value by hand.
