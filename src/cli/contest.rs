@@ -131,7 +131,9 @@ impl Contest<'_> {
                 let trial = trial.borrow();
                 let judged = judged(&trial, &judge, &chosen, false);
                 judged.iter().for_each(|one| live.show(&trial, one));
-                let open = judged.iter().any(|one| self.is_open(&judge, &one.variants));
+                // Who fails at first may do better; who goes on failing ends it all.
+                let silent = trial.variants().iter().any(|runs| runs.runs == 0);
+                let open = silent || judged.iter().any(|one| self.is_open(&judge, &one.variants));
                 enough.set(matches!(self.rounds, Rounds::AsNeeded(_)) && !open);
             }
             recorder.take(record)

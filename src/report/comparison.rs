@@ -29,22 +29,28 @@ const DRAWN: usize = 16;
 /// The tables of a trial: one for each chosen unit, one for all others, and the doubts.
 pub fn trial(trial: &Trial, judged: &[Judged], style: text::Style) -> String {
     let mut out = String::new();
+    let labels = labels(trial);
+    for (runs, label) in trial.variants().iter().zip(&labels) {
+        if *label != runs.name {
+            let _ = writeln!(out, "{label}: {}", runs.name);
+        }
+    }
     let (chosen, others): (Vec<&Judged>, Vec<&Judged>) =
         judged.iter().partition(|judged| judged.is_chosen);
     for one in &chosen {
-        out.push_str(&unit_table(trial, one, style));
+        out.push_str(&unit_table(trial, &labels, one, style));
     }
     if !others.is_empty() {
         out.push_str("beside (each judged by itself)\n");
-        out.push_str(&beside_table(trial, &others, style));
+        out.push_str(&beside_table(trial, &labels, &others, style));
     }
-    for doubt in doubts(trial, judged) {
+    for doubt in doubts(trial, &labels, judged) {
         let _ = writeln!(out, "  ! {doubt}");
     }
     out
 }
 
-fn unit_table(trial: &Trial, judged: &Judged, style: text::Style) -> String {
+fn unit_table(trial: &Trial, labels: &[String], judged: &Judged, style: text::Style) -> String {
     let cells = trial.cells(&judged.unit);
     let all = || cells.iter().flat_map(|cell| cell.figures()).copied();
     let low = all().fold(f64::INFINITY, f64::min);
@@ -59,13 +65,13 @@ fn unit_table(trial: &Trial, judged: &Judged, style: text::Style) -> String {
         "",
         "distribution",
     ]);
-    for (at, runs) in trial.variants().iter().enumerate() {
+    for (at, label) in labels.iter().enumerate() {
         let figures = cells.get(at).map_or(&[][..], |cell| cell.figures());
         let judgement = at
             .checked_sub(1)
             .and_then(|at| judged.variants[at].as_ref());
         let mut row = vec![
-            Cell::new(format!("  {}", runs.name)),
+            Cell::new(format!("  {label}")),
             Cell::new(middle(&judged.unit, figures)).set_alignment(CellAlignment::Right),
         ];
         match judgement {
@@ -87,16 +93,20 @@ fn unit_table(trial: &Trial, judged: &Judged, style: text::Style) -> String {
     written(table, style)
 }
 
-fn beside_table(trial: &Trial, judged: &[&Judged], style: text::Style) -> String {
+fn beside_table(
+    trial: &Trial,
+    labels: &[String],
+    judged: &[&Judged],
+    style: text::Style,
+) -> String {
     let mut table = plain_table();
     for one in judged {
         let cells = trial.cells(&one.unit);
         let old = cells.first().map_or(&[][..], |cell| cell.figures());
-        let names = trial.variants().iter().skip(1);
-        for ((at, runs), judgement) in (1..).zip(names).zip(&one.variants) {
+        let others = labels.iter().skip(1);
+        for ((at, label), judgement) in (1..).zip(others).zip(&one.variants) {
             let Some(judgement) = judgement else { continue };
-            let several = trial.variants().len() > 2;
-            let name = if several { &*runs.name } else { "" };
+            let name = if labels.len() > 2 { label } else { "" };
             table.add_row([
                 format!("  {}", one.unit),
                 name.to_owned(),
@@ -218,22 +228,46 @@ fn histogram(figures: &[f64], low: f64, high: f64) -> String {
     counts.iter().map(bar).collect()
 }
 
+/// What the variants are called in tables: their names, or letters where one would not fit.
+fn labels(trial: &Trial) -> Vec<String> {
+    const LONGEST: usize = 32;
+    let names = names(trial);
+    let letter = |at: usize| match u8::try_from(at) {
+        Ok(at @ 0..26) => char::from(b'A' + at).to_string(),
+        _ => format!("#{}", at + 1),
+    };
+    match names.iter().all(|name| name.chars().count() <= LONGEST) {
+        true => names,
+        false => (0..names.len()).map(letter).collect(),
+    }
+}
+
+fn names(trial: &Trial) -> Vec<String> {
+    trial
+        .variants()
+        .iter()
+        .map(|runs| runs.name.clone())
+        .collect()
+}
+
 /// What speaks against the verdicts, or what they still need.
-pub fn doubts(trial: &Trial, judged: &[Judged]) -> Vec<String> {
+fn doubts(trial: &Trial, labels: &[String], judged: &[Judged]) -> Vec<String> {
     let mut doubts = Vec::new();
-    for runs in trial.variants() {
+    for (runs, label) in trial.variants().iter().zip(labels) {
         if runs.failures > 0 {
-            doubts.push(format!("{}: {} runs failed", runs.name, runs.failures));
+            doubts.push(format!("{label}: {} runs failed", runs.failures));
         }
     }
     for one in judged.iter().filter(|one| one.is_chosen) {
-        for (at, judgement) in one.variants.iter().enumerate() {
-            let name = &trial.variants()[at + 1].name;
+        for (judgement, label) in one.variants.iter().zip(&labels[1..]) {
             let Some(judgement) = judgement else {
                 let cells = trial.cells(&one.unit);
                 let why = cells.iter().find_map(|cell| cell.why_absent());
                 let why = why.unwrap_or("there is no such figure");
-                doubts.push(format!("{name}: {} could not be compared: {why}", one.unit));
+                doubts.push(format!(
+                    "{label}: {} could not be compared: {why}",
+                    one.unit
+                ));
                 continue;
             };
             let about = judgement
@@ -241,11 +275,11 @@ pub fn doubts(trial: &Trial, judged: &[Judged]) -> Vec<String> {
                 .iter()
                 .cloned()
                 .chain(needs(&one.unit, judgement));
-            doubts.extend(about.map(|doubt| format!("{name}, {}: {doubt}", one.unit)));
+            doubts.extend(about.map(|doubt| format!("{label}, {}: {doubt}", one.unit)));
         }
-        for (runs, cell) in trial.variants().iter().zip(trial.cells(&one.unit)) {
+        for (label, cell) in labels.iter().zip(trial.cells(&one.unit)) {
             let marks = compare::marks(cell).into_iter();
-            doubts.extend(marks.map(|mark| format!("{}, {}: {mark}", runs.name, one.unit)));
+            doubts.extend(marks.map(|mark| format!("{label}, {}: {mark}", one.unit)));
         }
     }
     doubts
@@ -301,7 +335,8 @@ pub fn markdown(trial: &Trial, judged: &[Judged]) -> String {
         }
         out.push('\n');
     }
-    for doubt in doubts(trial, judged) {
+    let names = names(trial);
+    for doubt in doubts(trial, &names, judged) {
         let _ = writeln!(out, "- {doubt}");
     }
     out

@@ -217,6 +217,15 @@ impl<'p> Command<'p> {
         Error::Count(self.plan.access().explain(error))
     }
 
+    /// Why no counters could be opened on `child`: it may not have lived so long.
+    fn unopened(&self, child: Child, error: &perf::Error) -> Error {
+        let _ = child.signal(Signal::SIGKILL);
+        match child.reap().map(|exit| exit.setup_error) {
+            Ok(Some((step, errno))) => self.options.surroundings.failed(step, errno),
+            _ => self.uncounted(error),
+        }
+    }
+
     /// The values that do not come from perf.
     fn own_values(&self, wall: Duration, usage: &Usage) -> Vec<Value> {
         let cpu_sec = (usage.user_us + usage.system_us) as f64 / 1e6;
@@ -280,10 +289,11 @@ impl Workload for Command<'_> {
             enable_on_exec: true,
             user_access: false,
         };
-        let counting = self
-            .plan
-            .open(rotation, Target::Thread(child.pid().as_raw()), how)
-            .map_err(|error| self.uncounted(&error))?;
+        let target = Target::Thread(child.pid().as_raw());
+        let counting = match self.plan.open(rotation, target, how) {
+            Ok(counting) => counting,
+            Err(error) => return Err(self.unopened(child, &error)),
+        };
         let read = || counting.read().map_err(|error| self.uncounted(&error));
 
         let released = Instant::now();

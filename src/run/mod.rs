@@ -139,9 +139,11 @@ pub enum Error {
     /// The records could not be written.
     #[error("cannot write the records: {0}")]
     Output(io::Error),
-    /// Hardly any run succeeded.
-    #[error("{failures} of {runs} runs failed; the last: {why}")]
+    /// Most runs of one workload failed.
+    #[error("{failures} of {runs} runs{} failed; the last: {why}", of(variant))]
     TooManyFailures {
+        /// The variant that failed.
+        variant: String,
         /// Failed runs.
         failures: u64,
         /// All runs.
@@ -222,6 +224,14 @@ impl<'p> Intervals<'p> {
             values,
             ..Observed::default()
         }
+    }
+}
+
+/// ` of VARIANT`, where there are several.
+fn of(variant: &str) -> String {
+    match variant {
+        "base" => String::new(),
+        variant => format!(" of {variant}"),
     }
 }
 
@@ -341,6 +351,7 @@ pub fn drive(
         }
     }
     let began = Instant::now();
+    let mut failures_of = vec![0; workloads.len()];
     while let Some(turn) = schedule.next(began.elapsed()) {
         let workload = &mut workloads[turn.workload];
         let (benchmark, variant) = (workload.benchmark().clone(), workload.variant().to_owned());
@@ -394,9 +405,12 @@ pub fn drive(
                     stderr,
                 };
                 sink(Record::Failure(failure)).map_err(Error::Output)?;
-                let (failures, runs) = (tally.end.failures, turn.order.sequence + 1);
+                // Each workload runs once a round.
+                failures_of[turn.workload] += 1;
+                let (failures, runs) = (failures_of[turn.workload], turn.order.round + 1);
                 if failures >= 3 && failures * 2 > runs {
                     return Err(Error::TooManyFailures {
+                        variant,
                         failures,
                         runs,
                         why,

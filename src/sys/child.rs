@@ -874,10 +874,11 @@ mod tests {
 
     #[test]
     fn environments_are_padded_to_the_length_that_was_asked_for_last() {
-        let text = |pad| output(&["/usr/bin/env"], Settings::default(), pad).unwrap();
+        let cat = ["/bin/cat", "/proc/self/environ"];
+        let text = |pad| output(&cat, Settings::default(), pad).unwrap();
         assert_eq!(text(None), "");
         for bytes in [0, 16, 4080] {
-            let want = format!("POISE_PADDING={}\n", "x".repeat(bytes));
+            let want = format!("POISE_PADDING={}\0", "x".repeat(bytes));
             assert_eq!(text(Some(bytes)), want);
         }
     }

@@ -16,6 +16,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::time::{Duration, Instant};
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
@@ -111,14 +112,22 @@ pub fn stay_root() -> io::Result<()> {
     set(CapSet::Effective, &(&awake & &permitted))
 }
 
+/// How long a thread may take to leave that has done its work.
+const LEAVING: Duration = Duration::from_millis(500);
+
 /// Root becomes `user` for good, but for the way back in [`as_root`]; with what measuring needs,
 /// and nothing to inherit.
 ///
 /// Errors: EBUSY when there is another thread, which would stay root. After any error the process
 /// is neither the one nor the other and must end.
 pub fn become_user(user: &User) -> io::Result<()> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(Errno::EBUSY.into());
+    // A thread that was joined may still be on its way out.
+    let began = Instant::now();
+    while std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        if began.elapsed() > LEAVING {
+            return Err(Errno::EBUSY.into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
     for (key, value) in &user.environment {
         // SAFETY: this is the only thread, so nobody reads the environment meanwhile.

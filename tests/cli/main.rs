@@ -1,5 +1,6 @@
 //! The program as its users meet it: the real binary, its options, its bad cases, and what it counts on the real kernel.
 
+mod ab;
 mod attach;
 mod bench;
 mod common;

@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "real::ordinary_users_hold_the_lock",
         ordinary_users_hold_the_lock,
     ),
+    ("real::by_sudo_root_alone_holds", by_sudo_root_alone_holds),
     ("real::what_others_set_is_left", what_others_set_is_left),
     ("real::a_governor_vanishes", a_governor_vanishes),
     ("real::a_policy_goes_offline", a_policy_goes_offline),
@@ -196,6 +197,52 @@ fn ordinary_users_hold_the_lock() {
         "{text}"
     );
     assert_eq!(end(holder), "");
+}
+
+/// Root holds, the command is the user who called sudo; and what had become that user gives
+/// everything back when the keeper cannot.
+fn by_sudo_root_alone_holds() {
+    let Some(machine) = machine("a hold by sudo", 1) else {
+        return;
+    };
+    let before = machine.settings();
+    let by_sudo = |arguments: &str| {
+        let mut command = poise(arguments);
+        let id = NOBODY.to_string();
+        command.envs([
+            ("SUDO_UID", &*id),
+            ("SUDO_GID", &*id),
+            ("SUDO_USER", "nobody"),
+        ]);
+        command
+    };
+    for verb in ["hold --require hold", "stat --require hold --cpu-list auto"] {
+        let output = by_sudo(&format!("{verb} -- id -u")).output().unwrap();
+        assert_eq!(output.stdout, b"65534\n", "{output:?}");
+        assert!(
+            said(&output).contains("held: the lock, 1800 MHz"),
+            "{output:?}"
+        );
+        assert_eq!(machine.settings(), before);
+    }
+    let holder = by_sudo("hold -q -- sleep 60")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("the hold", || machine.settings() != before);
+    let is_keeper = |pid: i32| {
+        let process = procfs::process::Process::new(pid).ok()?;
+        let is_child = process.stat().ok()?.ppid == holder.id() as i32;
+        let words = process.cmdline().ok()?;
+        (is_child && words.iter().any(|word| word == "__keep")).then_some(pid)
+    };
+    let processes = procfs::process::all_processes().unwrap();
+    let mut pids = processes.filter_map(|process| Some(process.ok()?.pid));
+    let keeper = pids.find_map(is_keeper).expect("a keeper");
+    kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
+    assert_eq!(end(holder), "");
+    assert_eq!(machine.settings(), before);
+    assert!(!machine.journal().exists());
 }
 
 fn what_others_set_is_left() {

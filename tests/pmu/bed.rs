@@ -141,6 +141,8 @@ pub(crate) fn poise_by(command: impl FnOnce(PathBuf) -> Command, arguments: &[&s
     let output = command(program())
         .args([verb, "--json", "--table"])
         .args(rest)
+        // What is held, and how far, is for tests/hold to prove.
+        .env("POISE_NO_HOLD", "1")
         .current_dir("/")
         .stdin(Stdio::null())
         .output()
