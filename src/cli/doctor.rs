@@ -1,11 +1,15 @@
 //! `poise doctor`: what can be measured here and what cannot, with cause and cure. Changes nothing.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 
+use super::aa;
+use super::hold::MeasureOptions;
 use super::identity::Identity;
+use super::options::{self, ChildOptions};
 use crate::doctor::{self, Finding, PmuFindings, Status};
 use crate::machine::facts::{Facts, Roots};
 use crate::perf::catalog::Catalog;
@@ -20,6 +24,17 @@ pub(super) struct Arguments {
     /// One JSON object a finding.
     #[arg(long)]
     json: bool,
+
+    /// Measure a loop and a command against themselves for so long (a bare number is seconds),
+    /// and tell the smallest change that this machine can detect.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "20", value_parser = options::patience, conflicts_with = "json")]
+    aa: Option<Duration>,
+
+    #[command(flatten)]
+    hold: MeasureOptions,
+
+    #[command(flatten)]
+    child: ChildOptions,
 }
 
 /// The events that people ask for first.
@@ -41,6 +56,9 @@ const USUAL: [&str; 14] = [
 ];
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
+    if let Some(time) = arguments.aa {
+        return aa::main(time, &arguments.hold, &arguments.child);
+    }
     let roots = Roots::default();
     let mut findings = doctor::examine(&roots, &pmu_findings(&roots));
     // Beside what we ourselves may do.
