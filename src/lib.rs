@@ -74,12 +74,12 @@
 //! 1  kernel     sys                     the only hand-written unsafe
 //! 2  devices    perf  machine
 //!    knowledge  format  query  stats    (no kernel: Read, Write, &[f64])
-//! 3  work       run  doctor
+//! 3  work       run  compare  doctor
 //! 4  use        report
 //! 5  door       cli  main.rs            the sole printer, the sole exit code
 //! ```
 //!
-//! To come, on their floors: `probe` (2), `compare` (3), `bisect` (4).
+//! To come, on their floors: `probe` (2), `bisect` (4).
 //!
 //! ## Invariants, absences included
 //!
@@ -185,6 +185,19 @@
 //! cost drops out, and stands beside it as `tare-sec` (the intercept) and `empty-sec`. Slopes of
 //! many processes are summed up by Hodges–Lehmann. Slope, tare and N together give the two batch
 //! times back, so nothing is lost in the record.
+//!
+//! ## A verdict's way
+//!
+//! `poise ab` and `bench --variant` are contests (`cli::contest`): [`run::schedule`] gives rounds of
+//! all variants in drawn orders; every record goes to the writer and into a [`compare::Trial`],
+//! which after each round judges the chosen units as one family. When none is open any more, no
+//! further round is begun. [`stats::sequential`] has the looks, [`stats::paired`] the test, and
+//! [`compare::Judge`] chooses by the kind of the figures: exact, in pairs, in groups. The verdict is
+//! a function of the records alone, so a file gives the same verdict as the run that wrote it.
+//!
+//! - A pair is what stood in one round. One void run voids its round; what is void is decided from
+//!   the noise values in the record, never from the figure.
+//! - Changes are judged at the looks of the rule and nowhere else; the rule stands in the header.
 //!
 //! ## Where to put what
 //!

@@ -195,3 +195,21 @@ fn manual_pages_are_written() {
     run(words("man /missing/directory")).refuses(1, &["/missing/directory", "No such file"]);
     run(words("man /dev/null")).refuses(1, &["/dev/null"]);
 }
+
+#[test]
+fn the_doctor_tells_what_can_be_told_apart() {
+    let ran = run(["doctor", "--aa", "2"]).exits(0);
+    for line in [
+        "the loop write against itself",
+        "the command true against itself",
+    ] {
+        assert!(ran.stdout.contains(line), "{ran:?}");
+    }
+    // Time is counted everywhere; whether 2 s are enough is the machine's to say.
+    let times = ran.stdout.lines().filter(|line| line.contains(" sec/op "));
+    for line in times.clone() {
+        assert!(line.contains('±') || line.contains("too few"), "{line}");
+    }
+    assert_eq!(times.count(), 2, "{ran:?}");
+    run(["doctor", "--aa", "soon"]).exits(2);
+}
