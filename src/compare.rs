@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::sample::{Figure, INTERVAL_END, Record, Sample};
+use crate::sample::{Figure, INTERVAL_END, Record, Sample, Warning};
 use crate::stats::comparison::{self, Comparison, Direction, EXACT_FROM, Gate, Margin, Verdict};
 use crate::stats::comparison::{Basis, Scale, Voids};
 use crate::stats::paired::{Forecast, Pairs};
@@ -308,6 +308,8 @@ pub struct Runs {
     pub runs: u64,
     /// Runs that failed.
     pub failures: u64,
+    /// The doubts about its runs, with the number of runs that have each.
+    pub warnings: BTreeMap<Warning, u64>,
 }
 
 impl Trial {
@@ -317,6 +319,7 @@ impl Trial {
             name,
             runs: 0,
             failures: 0,
+            warnings: BTreeMap::new(),
         };
         Trial {
             variants: variants.into_iter().map(fresh).collect(),
@@ -346,6 +349,12 @@ impl Trial {
             return;
         };
         self.variants[at].runs += 1;
+        for warning in &sample.warnings {
+            *self.variants[at]
+                .warnings
+                .entry(warning.clone())
+                .or_default() += 1;
+        }
         let place = Place {
             run: 0,
             round: sample.order.round,
@@ -481,6 +490,9 @@ pub fn marks(cell: &Cell) -> Vec<String> {
     let times: Vec<f64> = (0..figures.len()).map(|at| at as f64).collect();
     if series::drift(&times, figures).is_some_and(|drift| drift.p < LEVEL) {
         marks.push("drifts".to_owned());
+    }
+    if series::autocorrelation(figures).is_some_and(|memory| memory.p < LEVEL) {
+        marks.push("one run is like the run before".to_owned());
     }
     marks
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::text;
 use crate::compare::{self, Judgement, Trial, percent};
+use crate::sample::Warning;
 use crate::stats::Interval;
 use crate::stats::comparison::{Comparison, Scale, Verdict};
 use crate::stats::order::median;
@@ -257,6 +258,10 @@ fn doubts(trial: &Trial, labels: &[String], judged: &[Judged]) -> Vec<String> {
         if runs.failures > 0 {
             doubts.push(format!("{label}: {} runs failed", runs.failures));
         }
+        let of_runs = runs.warnings.iter();
+        doubts.extend(of_runs.map(|(Warning(warning), count)| {
+            format!("{label}: {warning} ({count} of {} runs)", runs.runs)
+        }));
     }
     for one in judged.iter().filter(|one| one.is_chosen) {
         for (judgement, label) in one.variants.iter().zip(&labels[1..]) {
