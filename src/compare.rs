@@ -240,6 +240,20 @@ impl Judge {
         Some(judgement)
     }
 
+    /// Whether more pairs are to be run: until there is a verdict, or with `by_gate` until it is
+    /// certain whether the change may pass, at a look that the rule foresees; and no further than
+    /// its last one.
+    pub fn needs_more(&self, judgement: &Judgement, by_gate: bool) -> bool {
+        let pairs = judgement.comparison.counts[0];
+        let is_exact = judgement.comparison.basis == Basis::Exact;
+        let is_look = is_exact || self.rule.is_look(pairs);
+        let is_open = match by_gate {
+            true => judgement.gate() == Gate::Undecided,
+            false => judgement.verdict == Verdict::Inconclusive,
+        };
+        pairs < LOOKS[LOOKS.len() - 1] && (!is_look || is_open)
+    }
+
     fn margin_of(&self, unit: &Unit) -> Margin {
         match self.margin {
             Some(share) => Margin::share(share),
@@ -270,14 +284,6 @@ impl Judgement {
         match self.verdict {
             Verdict::Untrustworthy => Gate::Undecided,
             _ => self.comparison.gate(self.improvement),
-        }
-    }
-
-    /// Whether more runs could still change it.
-    pub fn is_open(&self, by_gate: bool) -> bool {
-        match by_gate {
-            true => self.gate() == Gate::Undecided,
-            false => self.verdict == Verdict::Inconclusive,
         }
     }
 
@@ -497,6 +503,9 @@ pub fn marks(cell: &Cell) -> Vec<String> {
     }
     marks
 }
+
+#[cfg(test)]
+mod simulation;
 
 #[cfg(test)]
 mod tests {

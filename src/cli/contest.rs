@@ -133,7 +133,9 @@ impl Contest<'_> {
                 judged.iter().for_each(|one| live.show(&trial, one));
                 // Who fails at first may do better; who goes on failing ends it all.
                 let silent = trial.variants().iter().any(|runs| runs.runs == 0);
-                let open = silent || judged.iter().any(|one| self.is_open(&judge, &one.variants));
+                let by_gate = self.options.gate;
+                let mut variants = judged.iter().flat_map(|one| one.variants.iter().flatten());
+                let open = silent || variants.any(|one| judge.needs_more(one, by_gate));
                 enough.set(matches!(self.rounds, Rounds::AsNeeded(_)) && !open);
             }
             recorder.take(record)
@@ -185,22 +187,6 @@ impl Contest<'_> {
             Rounds::Exactly(runs) | Rounds::AsNeeded(Some(runs)) => runs,
             Rounds::AsNeeded(None) => ladder + ladder / 2,
         }
-    }
-
-    /// Whether a unit needs more rounds. Only a look that the rule foresees may end it.
-    fn is_open(&self, judge: &Judge, judged: &[Option<Judgement>]) -> bool {
-        judged.iter().any(|judgement| match judgement {
-            // Nothing can be compared, now or later, when there are runs enough.
-            None => false,
-            Some(judgement) => {
-                let pairs = judgement.comparison.counts[0];
-                let is_last = pairs >= LOOKS[LOOKS.len() - 1];
-                let is_exact = judgement.comparison.p.is_none();
-                !is_last
-                    && (!(is_exact || judge.rule.is_look(pairs))
-                        || judgement.is_open(self.options.gate))
-            }
-        })
     }
 
     fn tell(&self, trial: &Trial, judged: &[Judged]) -> anyhow::Result<()> {
