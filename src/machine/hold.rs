@@ -299,12 +299,12 @@ impl Hold {
         let Some(keeper) = self.keeper.take() else {
             return Vec::new();
         };
-        // Killed, the keeper has told nothing: then it is ours to do, as the root that we were.
+        // Killed, the keeper has told nothing: then it is ours to do, as the root that we were, if
+        // we were.
         let returned = keeper.finish().unwrap_or_else(|| {
-            match privilege::as_root(|| give_back(&self.roots)) {
-                Ok(returned) => returned.map_err(|error| error.to_string()),
-                Err(error) => Err(format!("cannot become root again: {error}")),
-            }
+            let by_us = privilege::as_root(|| give_back(&self.roots));
+            let returned = by_us.unwrap_or_else(|_| give_back(&self.roots));
+            returned.map_err(|error| error.to_string())
         });
         match returned {
             Ok(returned) => returned
