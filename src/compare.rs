@@ -154,8 +154,9 @@ struct Paired {
 }
 
 impl Paired {
-    /// The pairs of two cells; nothing when they are not of the same runs of poise.
-    fn of(old: &Cell, new: &Cell) -> Option<Paired> {
+    /// The pairs of two cells, the void ones too where it is said so; nothing when the cells are
+    /// not of the same runs of poise.
+    fn of(old: &Cell, new: &Cell, with_void: bool) -> Option<Paired> {
         let by_round = |cell: &Cell| -> Option<BTreeMap<(u32, u64), (f64, Place)>> {
             let places = cell.places.as_ref()?;
             let all = cell.figures.iter().zip(places);
@@ -179,7 +180,9 @@ impl Paired {
             };
             if place.void || other_place.void {
                 paired.voided += 1;
-                continue;
+                if !with_void {
+                    continue;
+                }
             }
             paired.old.push(figure);
             paired.new.push(other);
@@ -193,7 +196,7 @@ impl Judge {
     /// Compares `new` with `old`. Nothing when either has no figure that could be used.
     pub fn judge(&self, unit: &Unit, old: &Cell, new: &Cell) -> Option<Judgement> {
         let margin = self.margin_of(unit);
-        let paired = Paired::of(old, new);
+        let paired = Paired::of(old, new, false);
         let (old_valid, new_valid) = (old.valid(), new.valid());
         let exact = || {
             // Clocks are never exact; that they agree is their coarseness.
@@ -228,7 +231,15 @@ impl Judge {
         }
         if let (Some(paired), Some(pairs)) = (&paired, &pairs) {
             judgement.doubts.extend(order_matters(paired, pairs));
-            judgement.doubts.extend(void_doubt(paired, old, new));
+            if paired.voided > 0 {
+                let all = Paired::of(old, new, true);
+                let all = all.and_then(|all| Pairs::new(&all.old, &all.new));
+                let with_void = all.map(|all| all.compare(&self.rule, margin).finding);
+                let differs = with_void.is_some_and(|finding| finding != comparison.finding);
+                judgement
+                    .doubts
+                    .push(void_doubt(paired.voided, old, new, differs));
+            }
             let voids = [old, new].map(|cell| Voids {
                 runs: cell.figures.len(),
                 voided: cell.voided(),
@@ -463,15 +474,16 @@ fn order_matters(paired: &Paired, pairs: &Pairs) -> Option<String> {
     })
 }
 
-fn void_doubt(paired: &Paired, old: &Cell, new: &Cell) -> Option<String> {
-    (paired.voided > 0).then(|| {
-        format!(
-            "{} pairs are void, for others took CPU time away ({} runs of the old one, {} of the new one)",
-            paired.voided,
-            old.voided(),
-            new.voided()
-        )
-    })
+fn void_doubt(pairs: usize, old: &Cell, new: &Cell, differs: bool) -> String {
+    let with_them = match differs {
+        true => "; with them the verdict would be another",
+        false => "; with them the verdict is the same",
+    };
+    format!(
+        "{pairs} pairs are void, for others took CPU time away ({} runs of the old one, {} of the new one){with_them}",
+        old.voided(),
+        new.voided()
+    )
 }
 
 /// A share as a change: `+5.12 %`, with as many digits as matter.

@@ -67,7 +67,7 @@ struct Cli {
 enum Verb {
     Stat(Box<stat::Arguments>),
     Ab(Box<ab::Arguments>),
-    Bench(bench::Arguments),
+    Bench(Box<bench::Arguments>),
     Hold(hold::Arguments),
     Events(events::Arguments),
     Doctor(doctor::Arguments),
@@ -109,7 +109,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Stat(arguments) => stat::main(&arguments),
         Verb::Ab(arguments) => ab::main(*arguments),
-        Verb::Bench(arguments) => bench::main(arguments),
+        Verb::Bench(arguments) => bench::main(*arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),

@@ -47,7 +47,7 @@ impl Machine {
             Noise::Drift => 0.0003 * at,
             Noise::Outliers if self.random.random::<f64>() < 0.05 => 0.4,
             Noise::Outliers => 0.0,
-            Noise::Period if self.runs % 2 == 0 => 0.02,
+            Noise::Period if self.runs.is_multiple_of(2) => 0.02,
             Noise::Period => 0.0,
         };
         (own + shift).exp()
