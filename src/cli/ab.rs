@@ -44,9 +44,6 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME=VALUE,…", value_parser = parameter, requires = "template", conflicts_with_all = ["commands", "variant"])]
     param: Option<(String, Vec<String>)>,
 
-    #[command(flatten)]
-    contest: ContestOptions,
-
     /// Run exactly N rounds instead of as many as a decision takes.
     #[arg(short = 'r', long, visible_alias = "repeat", value_name = "N", value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
     runs: Option<u64>,
@@ -62,9 +59,6 @@ pub(super) struct Arguments {
     /// Run N rounds before those that count.
     #[arg(long, value_name = "N", default_value_t = 1)]
     warmup: u64,
-
-    #[command(flatten)]
-    events: EventOptions,
 
     /// Run this shell command before every run, uncounted.
     #[arg(long, value_name = "COMMAND")]
@@ -85,6 +79,12 @@ pub(super) struct Arguments {
     /// Draw all orders from this seed.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
+
+    #[command(flatten)]
+    contest: ContestOptions,
+
+    #[command(flatten)]
+    events: EventOptions,
 
     #[command(flatten)]
     hold: MeasureOptions,

@@ -51,9 +51,6 @@ pub(super) struct Arguments {
     #[arg(long)]
     list: bool,
 
-    #[command(flatten)]
-    events: EventOptions,
-
     /// Time every operation on its own and show the distribution.
     #[arg(long)]
     latency: bool,
@@ -78,6 +75,9 @@ pub(super) struct Arguments {
     /// Draw all orders from this seed.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
+
+    #[command(flatten)]
+    events: EventOptions,
 
     #[command(flatten)]
     contest: ContestOptions,
@@ -114,6 +114,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
                 specs.push(spec);
             }
         }
+    }
+    if arguments.variant.is_empty() && arguments.contest.asks_for_verdict() {
+        return Err(Usage::new("a verdict takes variants: --variant size=512 …").into());
     }
     let wanted = arguments.events.wanted(DEFAULT_EVENTS)?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;

@@ -249,6 +249,11 @@ impl Contest<'_> {
 }
 
 impl ContestOptions {
+    /// Whether anything is wanted of a verdict.
+    pub(super) fn asks_for_verdict(&self) -> bool {
+        self.gate || self.verdict.is_some() || self.markdown.is_some() || self.margin.is_some()
+    }
+
     fn chosen(&self) -> Result<Vec<Unit>, Usage> {
         let unit = |name: &String| {
             let named = Unit::new(name.as_str());

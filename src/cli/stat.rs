@@ -46,9 +46,6 @@ const DETAILS: [&str; 2] = [
 126 or 127 when it could not be executed, 124 after --timeout, 5 when counting, or what was set for the command, is not permitted."
 )]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    events: EventOptions,
-
     /// Count more events: caches; twice also TLBs.
     #[arg(short, long, action = clap::ArgAction::Count)]
     detailed: u8,
@@ -126,6 +123,9 @@ pub(super) struct Arguments {
     /// Draw all orders from this seed.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
+
+    #[command(flatten)]
+    events: EventOptions,
 
     #[command(flatten)]
     hold: MeasureOptions,

@@ -224,6 +224,9 @@ fn loops_are_compared_by_their_parameters() {
     run(words("bench heap --variant MiB=1"))
         .exits(2)
         .says(&["two variants"]);
+    run(words("bench heap --gate"))
+        .exits(2)
+        .says(&["a verdict takes variants"]);
     run(words("bench heap write --variant MiB=1 --variant MiB=2")).exits(2);
     run(words("bench heap --variant MiB=1 --variant MiB=1")).exits(2);
     run(words("bench heap --variant MiB=1,2 --variant MiB=3")).exits(2);
