@@ -36,6 +36,10 @@ pub(super) struct Arguments {
     #[arg(value_name = "COMMAND")]
     commands: Vec<String>,
 
+    /// The command of --param.
+    #[arg(last = true, value_name = "TEMPLATE")]
+    template: Vec<String>,
+
     /// A variant with a name: --variant old='./old --bench'.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = variant)]
     variant: Vec<(String, String)>,
@@ -94,10 +98,6 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     output: OutputOptions,
-
-    /// The command of --param.
-    #[arg(last = true, value_name = "TEMPLATE")]
-    template: Vec<String>,
 }
 
 /// One of the things compared.

@@ -276,6 +276,10 @@ impl Drop for Held {
 --wait, or cannot be held as --require asks."
 )]
 pub(super) struct Arguments {
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+
     /// Hold together with others that say so too; then the lock is all that is held.
     #[arg(long)]
     shared: bool,
@@ -297,10 +301,6 @@ pub(super) struct Arguments {
     /// Say nothing but errors.
     #[arg(short, long)]
     quiet: bool,
-
-    /// The command and its arguments.
-    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
 }
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {

@@ -46,6 +46,10 @@ const DETAILS: [&str; 2] = [
 126 or 127 when it could not be executed, 124 after --timeout, 5 when counting, or what was set for the command, is not permitted."
 )]
 pub(super) struct Arguments {
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+
     /// Count more events: caches; twice also TLBs.
     #[arg(short, long, action = clap::ArgAction::Count)]
     detailed: u8,
@@ -148,10 +152,6 @@ pub(super) struct Arguments {
         conflicts_with = "table"
     )]
     perf_json: bool,
-
-    /// The command and its arguments.
-    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
 }
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
