@@ -10,13 +10,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::hold::{MeasureOptions, Stage};
 use super::options::{self, Bound, ChildOptions, EventOptions, OutputOptions};
 use super::recorder::Recorder;
-use super::{Usage, exit};
+use super::{Usage, verdict};
 use crate::compare::{self, Judge, Judgement, Trial, percent};
 use crate::machine::Roots;
 use crate::report::comparison::{self, Judged};
@@ -193,7 +192,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let mut schedule = Schedule::new(seed, workloads.len(), limits);
     let enough = schedule.enough();
     let mut recorder = Recorder::open(&arguments.output)?;
-    recorder.fact("stop-rule", arguments.rule_text());
+    recorder.fact(compare::STOP_RULE, arguments.rule_text());
     for (variant, binary) in variants.iter().zip(&binaries) {
         if let Some(binary) = binary {
             recorder.fact(
@@ -418,14 +417,7 @@ impl Arguments {
             let all = judged.iter().flat_map(|one| {
                 (0..one.variants.len()).map(move |at| comparison::json(trial, one, at))
             });
-            let document = json!({
-                "schema": 1,
-                "tool": concat!("poise ", env!("CARGO_PKG_VERSION")),
-                "gate": gate_word(gate(judged)),
-                "verdicts": all.collect::<Vec<_>>(),
-            });
-            let text = serde_json::to_string_pretty(&document)? + "\n";
-            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            verdict::write(path, gate(judged), all.collect())?;
         }
         let markdown = comparison::markdown(trial, judged);
         if let Some(path) = &self.markdown {
@@ -448,11 +440,9 @@ impl Arguments {
         if let Some(signal) = tally.interrupted {
             return 128 + signal as u8;
         }
-        match gate(judged) {
-            _ if !self.gate => 0,
-            Gate::Pass => 0,
-            Gate::Fail => exit::REGRESSED,
-            Gate::Undecided => exit::INCONCLUSIVE,
+        match self.gate {
+            true => verdict::code(gate(judged)),
+            false => 0,
         }
     }
 }
@@ -460,25 +450,8 @@ impl Arguments {
 /// The gate of all chosen units together.
 fn gate(judged: &[Judged]) -> Gate {
     let chosen = judged.iter().filter(|one| one.is_chosen);
-    let gates: Vec<Gate> = chosen
-        .flat_map(|one| &one.variants)
-        .map(|judgement| judgement.as_ref().map_or(Gate::Undecided, Judgement::gate))
-        .collect();
-    if gates.contains(&Gate::Fail) {
-        Gate::Fail
-    } else if gates.contains(&Gate::Undecided) {
-        Gate::Undecided
-    } else {
-        Gate::Pass
-    }
-}
-
-fn gate_word(gate: Gate) -> &'static str {
-    match gate {
-        Gate::Pass => "pass",
-        Gate::Fail => "fail",
-        Gate::Undecided => "undecided",
-    }
+    let judgements = chosen.flat_map(|one| &one.variants);
+    compare::gate_of(judgements.map(|one| one.as_ref().map_or(Gate::Undecided, Judgement::gate)))
 }
 
 /// Lines that GitHub shows beside a change: what regressed as errors, what is undecided as

@@ -155,7 +155,7 @@ fn change(unit: &Unit, comparison: &Comparison) -> String {
     amount(unit, comparison.scale, comparison.estimate)
 }
 
-fn amount(unit: &Unit, scale: Scale, amount: f64) -> String {
+pub(super) fn amount(unit: &Unit, scale: Scale, amount: f64) -> String {
     match scale {
         Scale::Ratio => percent(amount),
         Scale::Difference if amount < 0.0 => format!("-{}", human(unit, -amount)),
@@ -163,7 +163,7 @@ fn amount(unit: &Unit, scale: Scale, amount: f64) -> String {
     }
 }
 
-fn interval(unit: &Unit, comparison: &Comparison) -> String {
+pub(super) fn interval(unit: &Unit, comparison: &Comparison) -> String {
     match comparison.interval {
         None => "too few runs".to_owned(),
         Some(Interval { low, high, .. }) if low == high => String::new(),
@@ -186,7 +186,7 @@ pub fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn coloured(verdict: Verdict) -> String {
+pub(super) fn coloured(verdict: Verdict) -> String {
     let colour = match verdict {
         Verdict::Improved => AnsiColor::Green,
         Verdict::Regressed => AnsiColor::Red,
@@ -313,29 +313,38 @@ pub fn json(trial: &Trial, one: &Judged, at: usize) -> Value {
             "unit": one.unit.as_str(), "control": control, "variant": variant, "verdict": null,
         });
     };
+    let mut value = judged(&one.unit, judgement);
+    value["control"] = json!(control);
+    value["variant"] = json!(variant);
+    value["chosen"] = json!(one.is_chosen);
+    value["needs"] = json!(needs(&one.unit, judgement));
+    value
+}
+
+/// What was judged of two cells, whoever they are.
+pub(super) fn judged(unit: &Unit, judgement: &Judgement) -> Value {
     let comparison = &judgement.comparison;
-    let scale = match comparison.scale {
-        Scale::Ratio => "share",
-        Scale::Difference => "difference",
-    };
-    let ends = comparison.interval.map(|i| [i.low, i.high]);
     json!({
-        "unit": one.unit.as_str(),
-        "control": control,
-        "variant": variant,
-        "chosen": one.is_chosen,
+        "unit": unit.as_str(),
         "verdict": word(judgement.verdict),
-        "scale": scale,
+        "scale": scale_word(comparison.scale),
         "change": comparison.estimate,
-        "interval": ends,
+        "interval": comparison.interval.map(|i| [i.low, i.high]),
         "confidence": comparison.interval.map(|i| i.confidence),
         "margin": comparison.margin,
         "p": comparison.p,
         "basis": judgement.basis(),
         "counts": comparison.counts,
-        "needs": needs(&one.unit, judgement),
         "doubts": judgement.doubts,
     })
+}
+
+/// The word for what a change is measured in.
+pub(super) fn scale_word(scale: Scale) -> &'static str {
+    match scale {
+        Scale::Ratio => "share",
+        Scale::Difference => "difference",
+    }
 }
 
 #[cfg(test)]
