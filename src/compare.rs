@@ -69,7 +69,7 @@ pub struct Judgement {
     /// The direction that is for the better.
     pub improvement: Option<Direction>,
     /// Pairs, or figures, that a decision needs, where there was none.
-    pub forecast: Option<Forecast>,
+    pub forecast: Option<Box<Forecast>>,
     /// The doubts.
     pub doubts: Vec<String>,
 }
@@ -273,7 +273,8 @@ impl Judge {
         if judgement.verdict == Verdict::Inconclusive {
             judgement.forecast = pairs
                 .as_ref()
-                .and_then(|pairs| pairs.forecast(&self.rule, margin, LOOKS[LOOKS.len() - 1]));
+                .and_then(|pairs| pairs.forecast(&self.rule, margin, LOOKS[LOOKS.len() - 1]))
+                .map(Box::new);
         }
         if let (Some(paired), Some(pairs)) = (&paired, &pairs) {
             judgement.doubts.extend(order_matters(paired, pairs));

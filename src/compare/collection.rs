@@ -154,6 +154,12 @@ impl Collection {
         None
     }
 
+    /// Gives back what only taking in needs.
+    pub(super) fn close(&mut self) {
+        self.groups = HashMap::new();
+        self.group = None;
+    }
+
     /// How many results came so far, kept or not.
     pub fn seen(&self) -> u64 {
         self.seen

@@ -60,7 +60,7 @@ pub struct Row {
     /// Its name.
     pub name: Arc<str>,
     /// A cell for each column; none where there was no such result.
-    pub cells: Vec<Option<Summary>>,
+    pub cells: Box<[Option<Summary>]>,
 }
 
 /// What the figures of one cell come to.
@@ -71,7 +71,7 @@ pub struct Summary {
     /// Their middle; none when all are absent.
     pub middle: Option<Middle>,
     /// Places in [`Table::notes`].
-    pub notes: Vec<u32>,
+    pub notes: Box<[u32]>,
     /// How they differ from the first column's.
     pub change: Option<Box<Change>>,
 }
@@ -136,6 +136,7 @@ impl Collection {
             true => fixed,
             false => rule(Rule::sequential(options.alpha)),
         };
+        self.close();
         let mut tables = Tables {
             doubts: self.failures_told(),
             ..Tables::default()
@@ -200,14 +201,14 @@ impl Collection {
         Ok(tables)
     }
 
-    /// The cells of each table: row, column and slot.
-    fn by_table(&mut self) -> Vec<Vec<(Key, Key, u32)>> {
+    /// The cells of each table: group and slot.
+    fn by_table(&mut self) -> Vec<Vec<(u32, u32)>> {
         let mut places = vec![Vec::new(); self.stores.len()];
-        for (row, column, first) in std::mem::take(&mut self.firsts) {
-            let mut slot = first;
+        for (group, (_, _, first)) in (0..).zip(&self.firsts) {
+            let mut slot = *first;
             while slot != NONE {
                 let Slot { table, next, .. } = self.slots[slot as usize];
-                places[table as usize].push((row, column, slot));
+                places[table as usize].push((group, slot));
                 slot = next;
             }
         }
@@ -277,10 +278,11 @@ struct Grid {
 }
 
 impl Grid {
-    fn new(collection: &Collection, places: Vec<(Key, Key, u32)>) -> Result<Grid, Sparse> {
+    fn new(collection: &Collection, places: Vec<(u32, u32)>) -> Result<Grid, Sparse> {
         let query = &collection.query;
-        let rows = in_order(&query.row, places.iter().map(|place| place.0));
-        let columns = in_order(&query.col, places.iter().map(|place| place.1));
+        let keys = |group: u32| collection.firsts[group as usize];
+        let rows = in_order(&query.row, places.iter().map(|place| keys(place.0).0));
+        let columns = in_order(&query.col, places.iter().map(|place| keys(place.0).1));
         let sparse = Sparse {
             rows: rows.len(),
             columns: columns.len(),
@@ -298,7 +300,8 @@ impl Grid {
         };
         let (row_at, column_at) = (index(&rows), index(&columns));
         let mut slots = vec![NONE; size];
-        for (row, column, slot) in places {
+        for (group, slot) in places {
+            let (row, column, _) = keys(group);
             slots[row_at[&row] * columns.len() + column_at[&column]] = slot;
         }
         Ok(Grid {
@@ -506,7 +509,7 @@ impl Draft {
         Summary {
             count: self.count,
             middle: self.middle,
-            notes: notes.places(self.notes),
+            notes: notes.places(self.notes).into(),
             change: self.change,
         }
     }
@@ -755,7 +758,7 @@ impl Needs {
             }
             return Some(text);
         }
-        let forecast = change.judgement.forecast?;
+        let forecast = change.judgement.forecast.as_ref()?;
         Some(match forecast.is_hopeless() {
             true => format!(
                 "undecided by so many pairs at this noise: more than {} would be needed",

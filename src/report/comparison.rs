@@ -250,7 +250,7 @@ pub fn doubts(trial: &Trial, judged: &[Judged]) -> Vec<String> {
 
 /// What a decision would take.
 pub fn needs(unit: &Unit, judgement: &Judgement) -> Option<String> {
-    let forecast = judgement.forecast?;
+    let forecast = judgement.forecast.as_ref()?;
     let scale = judgement.comparison.scale;
     Some(match forecast.is_hopeless() {
         true => format!(

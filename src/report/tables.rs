@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::comparison::{amount, coloured, interval, judged};
+use super::comparison::{amount, interval, judged, scale_word, word};
 use super::text::{self, superscript};
 use crate::compare::{Change, Row, Summary, Table, Tables};
 use crate::stats::comparison::{Basis, Verdict};
-use crate::unit::{Assume, Better, Scale};
+use crate::unit::{Assume, Better, Scale, human};
 
 /// Said when something was not paired.
 const UNPAIRED: &str = "these runs were not paired, so effects of their order cannot be excluded; `poise ab` pairs them";
@@ -26,7 +26,7 @@ pub fn text(tables: &Tables, style: text::Style) -> impl Iterator<Item = String>
             let _ = writeln!(out, "{}", console::truncate_str(&line, style.width, "…"));
         }
         write_table(table, style, &mut out);
-        for (number, note) in (1..).zip(&table.notes) {
+        for (number, note) in (1..).zip(shown_notes(table)) {
             let _ = writeln!(out, "{} {note}", superscript(number));
         }
         out
@@ -113,21 +113,18 @@ impl Kind {
     }
 }
 
-/// A field, and the verdict whose colour it has.
-type Field = (String, Option<Verdict>);
+/// Between the fields of a line: many lines are held at once.
+const BREAK: char = '\0';
 
 fn write_table(table: &Table, style: text::Style, out: &mut String) {
     let mut kinds = vec![Kind::Name];
     for column in 0..table.columns.len() {
         kinds.extend(if column == 0 { &FIRST[..] } else { &OTHER });
     }
-    let mut lines: Vec<Vec<Field>> = table.rows.iter().map(|row| fields(table, row)).collect();
-    if table.rows.len() > 1 {
-        lines.push(geomean_fields(table));
-    }
+    let lines = lines(table);
     let mut widths = vec![0; kinds.len()];
     for line in &lines {
-        for (width, (text, _)) in widths.iter_mut().zip(line) {
+        for (width, text) in widths.iter_mut().zip(line.split(BREAK)) {
             *width = (*width).max(width_of(text));
         }
     }
@@ -148,6 +145,7 @@ fn write_table(table: &Table, style: text::Style, out: &mut String) {
         }
         left_out += 1;
     };
+    let is_shown: Vec<bool> = (0..kinds.len()).map(|at| shown.contains(&at)).collect();
     let mut line = String::new();
     let mut column = 0;
     for (at, head) in &heads {
@@ -168,20 +166,37 @@ fn write_table(table: &Table, style: text::Style, out: &mut String) {
     finish(&line);
     for fields in &lines {
         line.clear();
-        for &at in &shown {
-            let (text, verdict) = &fields[at];
+        for (at, text) in fields.split(BREAK).enumerate() {
+            if !is_shown[at] {
+                continue;
+            }
             let fill = widths[at].saturating_sub(width_of(text));
             let before = kinds[at].gap() + if kinds[at].is_right() { fill } else { 0 };
             line.extend(std::iter::repeat_n(' ', before));
-            match verdict {
-                Some(verdict) => line.push_str(&coloured(*verdict)),
-                None => line.push_str(text),
+            match kinds[at] {
+                Kind::Verdict => line.push_str(&coloured(text)),
+                _ => line.push_str(text),
             }
             if !kinds[at].is_right() {
                 line.extend(std::iter::repeat_n(' ', fill));
             }
         }
         finish(&line);
+    }
+}
+
+/// The notes that the table's lines refer to: not those of the geometric means, which come last,
+/// where these are not shown.
+fn shown_notes(table: &Table) -> &[String] {
+    let of_rows = table.rows.iter().flat_map(|row| row.cells.iter().flatten());
+    let of_rows = of_rows.flat_map(|cell| {
+        let of_change = cell.change.iter().flat_map(|change| &change.notes);
+        cell.notes.iter().chain(of_change)
+    });
+    let last = of_rows.max().map_or(0, |&last| last as usize + 1);
+    match table.rows.len() > 1 {
+        true => &table.notes,
+        false => &table.notes[..last.min(table.notes.len())],
     }
 }
 
@@ -240,60 +255,69 @@ fn widen(heads: &[(usize, String)], kinds: &[Kind], widths: &mut [usize], shown:
     }
 }
 
-fn fields(table: &Table, row: &Row) -> Vec<Field> {
-    let plain = |text: String| (text, None);
-    let mut fields = vec![plain(row.name.to_string())];
+/// The fields of each row, and of the geometric means where there are several.
+fn lines(table: &Table) -> Vec<String> {
+    let joined = |fields: Vec<String>| {
+        let mut line = fields.join("\0");
+        line.shrink_to_fit();
+        line
+    };
+    let mut lines: Vec<String> = Vec::with_capacity(table.rows.len() + 1);
+    lines.extend(table.rows.iter().map(|row| joined(fields(table, row))));
+    if table.rows.len() > 1 {
+        lines.push(joined(geomean_fields(table)));
+    }
+    lines
+}
+
+fn fields(table: &Table, row: &Row) -> Vec<String> {
+    let mut fields = vec![row.name.replace(BREAK, " ")];
     let scale = scale_of(table, row);
     for (column, cell) in row.cells.iter().enumerate() {
-        let (center, reach, notes) = match cell {
+        fields.extend(match cell {
             None => Default::default(),
             Some(cell) => match cell.middle {
-                None => ("absent".to_owned(), String::new(), marks(&cell.notes)),
-                Some(middle) => (
+                None => ["absent".to_owned(), String::new(), marks(&cell.notes)],
+                Some(middle) => [
                     scale.write(middle.center),
                     format!("± {}", reach(cell)),
                     marks(&cell.notes),
-                ),
+                ],
             },
-        };
-        fields.extend([center, reach, notes].map(plain));
+        });
         if column == 0 {
             continue;
         }
-        match cell.as_ref().and_then(|cell| cell.change.as_deref()) {
-            None => fields.extend(std::iter::repeat_n((String::new(), None), 5)),
-            Some(change) => {
-                let verdict = change.judgement.verdict;
-                fields.extend([
-                    plain(share(table, change)),
-                    plain(bounds(table, change)),
-                    plain(basis(change)),
-                    (super::comparison::word(verdict).to_owned(), Some(verdict)),
-                    plain(marks(&change.notes)),
-                ]);
-            }
-        }
+        fields.extend(
+            match cell.as_ref().and_then(|cell| cell.change.as_deref()) {
+                None => Default::default(),
+                Some(change) => [
+                    share(table, change),
+                    bounds(table, change),
+                    basis(change),
+                    word(change.judgement.verdict).to_owned(),
+                    marks(&change.notes),
+                ],
+            },
+        );
     }
     fields
 }
 
-fn geomean_fields(table: &Table) -> Vec<Field> {
-    let mut fields = vec![("geomean".to_owned(), None)];
+fn geomean_fields(table: &Table) -> Vec<String> {
+    let mut fields = vec!["geomean".to_owned()];
+    let none = String::new;
     for (column, geomean) in table.geomeans.iter().enumerate() {
-        let mean = geomean
-            .mean
-            .map(|mean| crate::unit::human(&table.meta.unit, mean));
+        let mean = geomean.mean.map(|mean| human(&table.meta.unit, mean));
         let notes = marks(&geomean.notes);
-        let mut texts = vec![mean.unwrap_or_default(), String::new()];
+        fields.extend([mean.unwrap_or_default(), none()]);
         match column {
-            0 => texts.push(notes),
+            0 => fields.push(notes),
             _ => {
                 let share = geomean.share.map_or("?".to_owned(), percent);
-                texts.push(String::new());
-                texts.extend([share, String::new(), String::new(), String::new(), notes]);
+                fields.extend([none(), share, none(), none(), none(), notes]);
             }
         }
-        fields.extend(texts.into_iter().map(|text| (text, None)));
     }
     fields
 }
@@ -319,6 +343,21 @@ fn reach(cell: &Summary) -> String {
         None if endless(cell) == Some(true) => "∞".to_owned(),
         None => "?".to_owned(),
     }
+}
+
+/// A verdict's word in its colour.
+fn coloured(text: &str) -> String {
+    use Verdict::{Changed, Equivalent, Improved, Inconclusive, Regressed, Untrustworthy};
+    let all = [
+        Improved,
+        Regressed,
+        Changed,
+        Equivalent,
+        Inconclusive,
+        Untrustworthy,
+    ];
+    let verdict = all.into_iter().find(|&verdict| word(verdict) == text);
+    verdict.map_or_else(String::new, super::comparison::coloured)
 }
 
 fn marks(notes: &[u32]) -> String {
@@ -374,9 +413,9 @@ pub fn markdown(tables: &Tables) -> String {
     let mut out = String::new();
     let mut before = None;
     for table in &tables.tables {
-        let lines = config_lines(table, before);
-        if !lines.is_empty() {
-            let _ = writeln!(out, "{}\n", lines.join(" · "));
+        let news = config_lines(table, before);
+        if !news.is_empty() {
+            let _ = writeln!(out, "{}\n", news.join(" · "));
         }
         before = Some(table);
         let mut head = format!("| {} |", table.meta.unit);
@@ -390,12 +429,8 @@ pub fn markdown(tables: &Tables) -> String {
             }
         }
         let _ = writeln!(out, "{head}\n{rule}");
-        let mut lines: Vec<Vec<Field>> = table.rows.iter().map(|row| fields(table, row)).collect();
-        if table.rows.len() > 1 {
-            lines.push(geomean_fields(table));
-        }
-        for fields in lines {
-            let texts: Vec<String> = fields.into_iter().map(|(text, _)| escaped(&text)).collect();
+        for line in lines(table) {
+            let texts: Vec<String> = line.split(BREAK).map(escaped).collect();
             let joined = |texts: &[String]| -> String {
                 let some = texts.iter().filter(|text| !text.is_empty());
                 some.cloned().collect::<Vec<_>>().join(" ")
@@ -418,10 +453,10 @@ pub fn markdown(tables: &Tables) -> String {
             out.push('\n');
         }
         out.push('\n');
-        for (number, note) in (1..).zip(&table.notes) {
+        for (number, note) in (1..).zip(shown_notes(table)) {
             let _ = writeln!(out, "{} {note}  ", superscript(number));
         }
-        if !table.notes.is_empty() {
+        if !shown_notes(table).is_empty() {
             out.push('\n');
         }
     }
@@ -484,7 +519,7 @@ pub fn csv(tables: &Tables) -> Result<Vec<u8>, csv::Error> {
                     of(|middle| middle.low),
                     of(|middle| middle.high),
                 ];
-                let mut notes: Vec<u32> = cell.notes.clone();
+                let mut notes: Vec<u32> = cell.notes.to_vec();
                 match &cell.change {
                     None => line.extend(std::iter::repeat_n(String::new(), 10)),
                     Some(change) => {
@@ -499,11 +534,11 @@ pub fn csv(tables: &Tables) -> Result<Vec<u8>, csv::Error> {
                             number(comparison.estimate),
                             end(|interval| interval.low),
                             end(|interval| interval.high),
-                            super::comparison::scale_word(comparison.scale).to_owned(),
+                            scale_word(comparison.scale).to_owned(),
                             optional(change.p),
                             optional(comparison.p),
                             change.judgement.basis(),
-                            super::comparison::word(change.judgement.verdict).to_owned(),
+                            word(change.judgement.verdict).to_owned(),
                         ]);
                     }
                 }

@@ -3,6 +3,7 @@
 mod attach;
 mod bench;
 mod common;
+mod compare;
 mod ends;
 mod exactness;
 mod hold;
