@@ -7,13 +7,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::sample::{Figure, INTERVAL_END, Record, Sample, Warning};
+mod collection;
+mod tables;
+
+pub use collection::{Collection, STOP_RULE};
+pub use tables::{Change, Geomean, Middle, Options, Row, Sparse, Summary, Table, Tables};
+
+use crate::sample::{Figure, INTERVAL_END, Record, Sample, UnitMeta, Warning};
 use crate::stats::comparison::{self, Comparison, Direction, EXACT_FROM, Gate, Margin, Verdict};
 use crate::stats::comparison::{Basis, Scale, Voids};
 use crate::stats::paired::{Forecast, Pairs};
 use crate::stats::sequential::{LOOKS, Rule};
 use crate::stats::series;
-use crate::unit::{Better, Dimension, Unit};
+use crate::unit::{Assume, Better, Dimension, Unit};
 
 /// How comparisons are judged.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,6 +41,8 @@ pub struct Cell {
     absent: Option<(usize, String)>,
     /// Figures that stand for less than they seem to: scaled, partial.
     weak: usize,
+    /// Figures that were estimated by looking once every so often.
+    sampled: usize,
 }
 
 /// Where a figure stands in a run of poise.
@@ -61,7 +69,7 @@ pub struct Judgement {
     /// The direction that is for the better.
     pub improvement: Option<Direction>,
     /// Pairs, or figures, that a decision needs, where there was none.
-    pub forecast: Option<Forecast>,
+    pub forecast: Option<Box<Forecast>>,
     /// The doubts.
     pub doubts: Vec<String>,
 }
@@ -93,7 +101,11 @@ impl Cell {
                 self.weak += 1;
                 *value
             }
-            Figure::Exact(value) | Figure::Sampled { value, .. } => *value,
+            Figure::Sampled { value, .. } => {
+                self.sampled += 1;
+                *value
+            }
+            Figure::Exact(value) => *value,
         };
         self.push(number, place);
     }
@@ -123,6 +135,16 @@ impl Cell {
         self.figures.is_empty().then_some(why)
     }
 
+    /// How many figures were estimated by looking once every so often.
+    pub fn sampled(&self) -> usize {
+        self.sampled
+    }
+
+    /// The runs of poise that its figures are of; nothing when some are of none.
+    fn runs(&self) -> impl Iterator<Item = u32> {
+        self.places.iter().flatten().map(|place| place.run)
+    }
+
     /// How many figures are void.
     pub fn voided(&self) -> usize {
         let places = self.places.iter().flatten();
@@ -139,6 +161,18 @@ impl Cell {
                     .map(|(&figure, _)| figure)
                     .collect()
             }
+        }
+    }
+}
+
+impl Place {
+    /// The place of `sample` in a run of poise.
+    pub fn of(sample: &Sample, run: u32) -> Place {
+        Place {
+            run,
+            round: sample.order.round,
+            position: sample.order.position,
+            void: is_void(sample),
         }
     }
 }
@@ -193,15 +227,31 @@ impl Paired {
 }
 
 impl Judge {
-    /// Compares `new` with `old`. Nothing when either has no figure that could be used.
+    /// Compares `new` with `old`, by what the name of their unit tells of it. Nothing when either
+    /// has no figure that could be used.
     pub fn judge(&self, unit: &Unit, old: &Cell, new: &Cell) -> Option<Judgement> {
+        let meta = UnitMeta {
+            unit: unit.clone(),
+            better: unit.better(),
+            assume: Assume::Nothing,
+        };
+        self.judge_as(&meta, old, new)
+    }
+
+    /// Compares `new` with `old`, by what is said of their unit.
+    pub fn judge_as(&self, meta: &UnitMeta, old: &Cell, new: &Cell) -> Option<Judgement> {
+        let unit = &meta.unit;
         let margin = self.margin_of(unit);
         let paired = Paired::of(old, new, false);
         let (old_valid, new_valid) = (old.valid(), new.valid());
         let exact = || {
             // Clocks are never exact; that they agree is their coarseness.
             let is_time = unit.dimension() == Dimension::Seconds;
-            let least = if is_time { usize::MAX } else { EXACT_FROM };
+            let least = match meta.assume {
+                Assume::Exact => 1,
+                Assume::Nothing if is_time => usize::MAX,
+                Assume::Nothing => EXACT_FROM,
+            };
             comparison::exact(&old_valid, &new_valid, least, margin)
         };
         let pairs = paired.as_ref().and_then(|p| Pairs::new(&p.old, &p.new));
@@ -213,7 +263,7 @@ impl Judge {
                 comparison::groups(&old_valid, &new_valid, &rule, margin)?
             }
         };
-        let improvement = unit.better().map(|better| match better {
+        let improvement = meta.better.map(|better| match better {
             Better::Lower => Direction::Lower,
             Better::Higher => Direction::Higher,
         });
@@ -227,7 +277,8 @@ impl Judge {
         if judgement.verdict == Verdict::Inconclusive {
             judgement.forecast = pairs
                 .as_ref()
-                .and_then(|pairs| pairs.forecast(&self.rule, margin, LOOKS[LOOKS.len() - 1]));
+                .and_then(|pairs| pairs.forecast(&self.rule, margin, LOOKS[LOOKS.len() - 1]))
+                .map(Box::new);
         }
         if let (Some(paired), Some(pairs)) = (&paired, &pairs) {
             judgement.doubts.extend(order_matters(paired, pairs));
@@ -287,6 +338,19 @@ pub fn as_family(judgements: &mut [&mut Judgement], judge: &Judge) {
             judgement.verdict = judgement.comparison.verdict(judgement.improvement);
         }
     }
+}
+
+/// What several gates come to: one that fails fails them all.
+pub fn gate_of(gates: impl IntoIterator<Item = Gate>) -> Gate {
+    let mut all = Gate::Pass;
+    for gate in gates {
+        match gate {
+            Gate::Fail => return Gate::Fail,
+            Gate::Undecided => all = Gate::Undecided,
+            Gate::Pass => {}
+        }
+    }
+    all
 }
 
 impl Judgement {
@@ -373,12 +437,7 @@ impl Trial {
                 .entry(warning.clone())
                 .or_default() += 1;
         }
-        let place = Place {
-            run: 0,
-            round: sample.order.round,
-            position: sample.order.position,
-            void: is_void(sample),
-        };
+        let place = Place::of(sample, 0);
         for value in &sample.values {
             let known = self.units.iter().position(|(unit, _)| *unit == value.unit);
             let unit = known.unwrap_or_else(|| {

@@ -9,12 +9,11 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::json;
 
 use super::hold::Stage;
 use super::options::OutputOptions;
 use super::recorder::Recorder;
-use super::{Usage, exit};
+use super::{Usage, verdict};
 use crate::compare::{self, Judge, Judgement, Trial, percent};
 use crate::machine::Roots;
 use crate::report::comparison::{self, Judged};
@@ -109,7 +108,7 @@ impl Contest<'_> {
         let mut schedule = Schedule::new(self.seed, workloads.len(), limits);
         let enough = schedule.enough();
         let mut recorder = Recorder::open(self.output)?;
-        recorder.fact("stop-rule", self.rule_text());
+        recorder.fact(compare::STOP_RULE, self.rule_text());
         for (key, value) in &self.facts {
             recorder.fact(key, value.clone());
         }
@@ -209,14 +208,7 @@ impl Contest<'_> {
             let all = judged.iter().flat_map(|one| {
                 (0..one.variants.len()).map(move |at| comparison::json(trial, one, at))
             });
-            let document = json!({
-                "schema": 1,
-                "tool": concat!("poise ", env!("CARGO_PKG_VERSION")),
-                "gate": gate_word(gate(judged)),
-                "verdicts": all.collect::<Vec<_>>(),
-            });
-            let text = serde_json::to_string_pretty(&document)? + "\n";
-            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            verdict::write(path, gate(judged), all.collect())?;
         }
         let markdown = comparison::markdown(trial, judged);
         if let Some(path) = &self.options.markdown {
@@ -239,11 +231,9 @@ impl Contest<'_> {
         if let Some(signal) = tally.interrupted {
             return 128 + signal as u8;
         }
-        match gate(judged) {
-            _ if !self.options.gate => 0,
-            Gate::Pass => 0,
-            Gate::Fail => exit::REGRESSED,
-            Gate::Undecided => exit::INCONCLUSIVE,
+        match self.options.gate {
+            true => verdict::code(gate(judged)),
+            false => 0,
         }
     }
 }
@@ -284,25 +274,8 @@ fn judged(trial: &Trial, judge: &Judge, chosen: &[Unit], all: bool) -> Vec<Judge
 /// The gate of all chosen units together.
 fn gate(judged: &[Judged]) -> Gate {
     let chosen = judged.iter().filter(|one| one.is_chosen);
-    let gates: Vec<Gate> = chosen
-        .flat_map(|one| &one.variants)
-        .map(|judgement| judgement.as_ref().map_or(Gate::Undecided, Judgement::gate))
-        .collect();
-    if gates.contains(&Gate::Fail) {
-        Gate::Fail
-    } else if gates.contains(&Gate::Undecided) {
-        Gate::Undecided
-    } else {
-        Gate::Pass
-    }
-}
-
-fn gate_word(gate: Gate) -> &'static str {
-    match gate {
-        Gate::Pass => "pass",
-        Gate::Fail => "fail",
-        Gate::Undecided => "undecided",
-    }
+    let judgements = chosen.flat_map(|one| &one.variants);
+    compare::gate_of(judgements.map(|one| one.as_ref().map_or(Gate::Undecided, Judgement::gate)))
 }
 
 /// Lines that GitHub shows beside a change: what regressed as errors, what is undecided as

@@ -4,6 +4,7 @@
 mod aa;
 mod ab;
 mod bench;
+mod compare;
 mod contest;
 mod doctor;
 mod events;
@@ -13,6 +14,7 @@ mod identity;
 mod options;
 mod recorder;
 mod stat;
+mod verdict;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -67,6 +69,7 @@ struct Cli {
 enum Verb {
     Stat(Box<stat::Arguments>),
     Ab(Box<ab::Arguments>),
+    Compare(Box<compare::Arguments>),
     Bench(Box<bench::Arguments>),
     Hold(hold::Arguments),
     Events(events::Arguments),
@@ -100,7 +103,7 @@ pub fn main() -> ExitCode {
         complain(&anyhow::Error::new(error).context("cannot give up privilege"));
         return ExitCode::from(exit::REFUSED);
     }
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(compare::spelled(std::env::args_os()));
     match cli.color {
         clap::ColorChoice::Always => anstream::ColorChoice::Always.write_global(),
         clap::ColorChoice::Never => anstream::ColorChoice::Never.write_global(),
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Stat(arguments) => stat::main(&arguments),
         Verb::Ab(arguments) => ab::main(*arguments),
+        Verb::Compare(arguments) => compare::main(&arguments),
         Verb::Bench(arguments) => bench::main(*arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),

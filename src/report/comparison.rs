@@ -138,7 +138,7 @@ fn written(mut table: Table, style: text::Style) -> String {
     let mut out = String::new();
     for line in table.lines() {
         let narrow = console::truncate_str(line.trim_end(), style.width, "…").into_owned();
-        let _ = writeln!(out, "{}", coloured(&narrow));
+        let _ = writeln!(out, "{}", coloured_line(&narrow));
     }
     out
 }
@@ -152,7 +152,7 @@ fn change(unit: &Unit, comparison: &Comparison) -> String {
     amount(unit, comparison.scale, comparison.estimate)
 }
 
-fn amount(unit: &Unit, scale: Scale, amount: f64) -> String {
+pub(super) fn amount(unit: &Unit, scale: Scale, amount: f64) -> String {
     match scale {
         Scale::Ratio => percent(amount),
         Scale::Difference if amount < 0.0 => format!("-{}", human(unit, -amount)),
@@ -160,7 +160,7 @@ fn amount(unit: &Unit, scale: Scale, amount: f64) -> String {
     }
 }
 
-fn interval(unit: &Unit, comparison: &Comparison) -> String {
+pub(super) fn interval(unit: &Unit, comparison: &Comparison) -> String {
     match comparison.interval {
         None => "too few runs".to_owned(),
         Some(Interval { low, high, .. }) if low == high => String::new(),
@@ -183,33 +183,44 @@ pub fn word(verdict: Verdict) -> &'static str {
     }
 }
 
+/// All that a verdict can be.
+pub(super) const VERDICTS: [Verdict; 6] = [
+    Verdict::Improved,
+    Verdict::Regressed,
+    Verdict::Changed,
+    Verdict::Equivalent,
+    Verdict::Inconclusive,
+    Verdict::Untrustworthy,
+];
+
 /// A line of a table with its verdict in colour: codes would have been counted as characters.
-fn coloured(line: &str) -> String {
-    let colours = [
-        (Verdict::Improved, AnsiColor::Green),
-        (Verdict::Regressed, AnsiColor::Red),
-        (Verdict::Changed, AnsiColor::Magenta),
-        (Verdict::Equivalent, AnsiColor::Blue),
-        (Verdict::Inconclusive, AnsiColor::Yellow),
-        (Verdict::Untrustworthy, AnsiColor::Yellow),
-    ];
-    let found = colours
-        .iter()
-        .filter_map(|&(verdict, colour)| {
-            Some((
-                line.rfind(&format!("  {}", word(verdict)))? + 2,
-                verdict,
-                colour,
-            ))
-        })
-        .max_by_key(|&(at, ..)| at);
-    let Some((at, verdict, colour)) = found else {
-        return line.to_owned();
+fn coloured_line(line: &str) -> String {
+    let place = |verdict| Some((line.rfind(&format!("  {}", word(verdict)))? + 2, verdict));
+    let last = VERDICTS
+        .into_iter()
+        .filter_map(place)
+        .max_by_key(|found| found.0);
+    match last {
+        None => line.to_owned(),
+        Some((at, verdict)) => {
+            let (before, rest) = line.split_at(at);
+            let after = &rest[word(verdict).len()..];
+            format!("{before}{}{after}", coloured(verdict))
+        }
+    }
+}
+
+/// The verdict's word in its colour.
+pub(super) fn coloured(verdict: Verdict) -> String {
+    let colour = match verdict {
+        Verdict::Improved => AnsiColor::Green,
+        Verdict::Regressed => AnsiColor::Red,
+        Verdict::Changed => AnsiColor::Magenta,
+        Verdict::Equivalent => AnsiColor::Blue,
+        Verdict::Inconclusive | Verdict::Untrustworthy => AnsiColor::Yellow,
     };
     let style = Style::new().fg_color(Some(colour.into()));
-    let (before, rest) = line.split_at(at);
-    let (word, after) = rest.split_at(word(verdict).len());
-    format!("{before}{style}{word}{style:#}{after}")
+    format!("{style}{}{style:#}", word(verdict))
 }
 
 /// How many of `figures` lie in each part of the range from `low` to `high`.
@@ -292,7 +303,7 @@ fn doubts(trial: &Trial, labels: &[String], judged: &[Judged]) -> Vec<String> {
 
 /// What a decision would take.
 pub fn needs(unit: &Unit, judgement: &Judgement) -> Option<String> {
-    let forecast = judgement.forecast?;
+    let forecast = judgement.forecast.as_ref()?;
     let scale = judgement.comparison.scale;
     Some(match forecast.is_hopeless() {
         true => format!(
@@ -356,29 +367,38 @@ pub fn json(trial: &Trial, one: &Judged, at: usize) -> Value {
             "unit": one.unit.as_str(), "control": control, "variant": variant, "verdict": null,
         });
     };
+    let mut value = judged(&one.unit, judgement);
+    value["control"] = json!(control);
+    value["variant"] = json!(variant);
+    value["chosen"] = json!(one.is_chosen);
+    value["needs"] = json!(needs(&one.unit, judgement));
+    value
+}
+
+/// What was judged of two cells, whoever they are.
+pub(super) fn judged(unit: &Unit, judgement: &Judgement) -> Value {
     let comparison = &judgement.comparison;
-    let scale = match comparison.scale {
-        Scale::Ratio => "share",
-        Scale::Difference => "difference",
-    };
-    let ends = comparison.interval.map(|i| [i.low, i.high]);
     json!({
-        "unit": one.unit.as_str(),
-        "control": control,
-        "variant": variant,
-        "chosen": one.is_chosen,
+        "unit": unit.as_str(),
         "verdict": word(judgement.verdict),
-        "scale": scale,
+        "scale": scale_word(comparison.scale),
         "change": comparison.estimate,
-        "interval": ends,
+        "interval": comparison.interval.map(|i| [i.low, i.high]),
         "confidence": comparison.interval.map(|i| i.confidence),
         "margin": comparison.margin,
         "p": comparison.p,
         "basis": judgement.basis(),
         "counts": comparison.counts,
-        "needs": needs(&one.unit, judgement),
         "doubts": judgement.doubts,
     })
+}
+
+/// The word for what a change is measured in.
+pub(super) fn scale_word(scale: Scale) -> &'static str {
+    match scale {
+        Scale::Ratio => "share",
+        Scale::Difference => "difference",
+    }
 }
 
 #[cfg(test)]

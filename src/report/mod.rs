@@ -4,4 +4,5 @@ pub mod comparison;
 pub mod latency;
 pub mod perf_stat;
 pub mod summary;
+pub mod tables;
 pub mod text;

@@ -194,7 +194,7 @@ impl Footnotes {
     }
 }
 
-fn superscript(number: usize) -> String {
+pub(super) fn superscript(number: usize) -> String {
     const DIGITS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
     number
         .to_string()

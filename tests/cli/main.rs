@@ -4,6 +4,7 @@ mod ab;
 mod attach;
 mod bench;
 mod common;
+mod compare;
 mod ends;
 mod exactness;
 mod hold;

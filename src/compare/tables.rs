@@ -1,0 +1,773 @@
+//! Tables of a collection: what each cell's figures come to, how they differ from those of the first column, and what that means. Never writes a text but its notes, never looks at a record.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::thread;
+
+use super::collection::{NONE, Slot, usual};
+use super::{Cell, Collection, Judge, Judgement, as_family};
+use crate::query::{Key, Projection};
+use crate::sample::UnitMeta;
+use crate::stats::comparison::{Basis, Gate, Verdict};
+use crate::stats::sequential::Rule;
+use crate::stats::{mann_whitney, order};
+use crate::unit::Assume;
+
+/// How tables are made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// The level at which a change is certain, for all comparisons together.
+    pub alpha: f64,
+    /// The change that still counts as none, unless it is what is usual for the unit.
+    pub margin: Option<f64>,
+    /// The probability of the medians' intervals.
+    pub confidence: f64,
+}
+
+/// All tables of a collection.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// The tables, in order.
+    pub tables: Vec<Table>,
+    /// How many comparisons were tested, and so judged together.
+    pub family: usize,
+    /// Whether some of them are of groups.
+    pub unpaired: bool,
+    /// What speaks against all of it.
+    pub doubts: Vec<String>,
+}
+
+/// The figures of one unit under one configuration.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The unit, and what was said of it.
+    pub meta: UnitMeta,
+    /// The keys of the table with their values, without the unit.
+    pub config: Vec<(String, String)>,
+    /// What is compared; the first is what the others are held against.
+    pub columns: Vec<Arc<str>>,
+    /// The rows in order.
+    pub rows: Vec<Row>,
+    /// The geometric mean of each column.
+    pub geomeans: Vec<Geomean>,
+    /// The texts of notes.
+    pub notes: Vec<String>,
+}
+
+/// One row of a table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its name.
+    pub name: Arc<str>,
+    /// A cell for each column; none where there was no such result.
+    pub cells: Box<[Option<Summary>]>,
+}
+
+/// What the figures of one cell come to.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// How many there are.
+    pub count: usize,
+    /// Their middle; none when all are absent.
+    pub middle: Option<Middle>,
+    /// Places in [`Table::notes`].
+    pub notes: Box<[u32]>,
+    /// How they differ from the first column's.
+    pub change: Option<Box<Change>>,
+}
+
+/// A middle and its interval, whose ends may be infinite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Middle {
+    /// The median; of a unit that was said to be exact, the figure that came most often.
+    pub center: f64,
+    /// Lower end of the interval that benchstat shows; of an exact unit, the least figure.
+    pub low: f64,
+    /// Upper end, or the greatest figure.
+    pub high: f64,
+}
+
+/// How a cell differs from that of the first column.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The quotient of the two middles, less 1: what benchstat shows. Not a number when the first
+    /// is 0 and the other is not.
+    pub share: f64,
+    /// The p of this comparison alone; none where both are exact.
+    pub p: Option<f64>,
+    /// What the figures say, all comparisons of all tables together being one family.
+    pub judgement: Judgement,
+    /// Whether it is of runs that went on until they were certain.
+    by_looks: bool,
+    /// Places in [`Table::notes`].
+    pub notes: Vec<u32>,
+}
+
+/// The geometric mean of a column.
+#[derive(Clone, Debug, Default)]
+pub struct Geomean {
+    /// Of the middles.
+    pub mean: Option<f64>,
+    /// Of the quotients to the first column, less 1.
+    pub share: Option<f64>,
+    /// Places in [`Table::notes`].
+    pub notes: Vec<u32>,
+}
+
+/// A table with so many rows and columns that hardly any cell of it is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a table would have {rows} rows and {columns} columns, nearly all of it empty")]
+pub struct Sparse {
+    /// Its rows.
+    pub rows: usize,
+    /// Its columns.
+    pub columns: usize,
+}
+
+impl Collection {
+    /// Makes the tables.
+    pub fn tables(mut self, options: &Options) -> Result<Tables, Sparse> {
+        let rule = |rule| Judge {
+            rule,
+            margin: options.margin,
+        };
+        let fixed = rule(Rule::fixed(options.alpha));
+        let sequential = match self.sequential.is_empty() {
+            true => fixed,
+            false => rule(Rule::sequential(options.alpha)),
+        };
+        self.close();
+        let mut tables = Tables {
+            doubts: self.failures_told(),
+            ..Tables::default()
+        };
+        let mut keys: Vec<(Key, usize)> =
+            (0..).zip(&self.stores).map(|(at, s)| (s.key, at)).collect();
+        keys.sort_unstable_by(|a, b| self.query.table.compare(a.0, b.0));
+        let mut places = self.by_table();
+        let (mut row_names, mut column_names) = (Names::default(), Names::default());
+        let mut absent: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (key, at) in keys {
+            let grid = Grid::new(&self, std::mem::take(&mut places[at]))?;
+            let unit = &self.stores[at].unit;
+            let maker = Maker {
+                collection: &self,
+                meta: self.metas.get(unit).cloned().unwrap_or_else(|| usual(unit)),
+                grid: &grid,
+                fixed,
+                sequential,
+                confidence: options.confidence,
+            };
+            let mut notes = Notes::default();
+            let mut rows = Vec::with_capacity(grid.rows.len());
+            maker.rows(|row, cells| {
+                let cells = cells.into_iter().map(|cell| Some(cell?.noted(&mut notes)));
+                rows.push(Row {
+                    name: row_names.of(&self.query.row, row),
+                    cells: cells.collect(),
+                });
+            });
+            let columns = grid.columns.iter();
+            let table = Table {
+                meta: maker.meta,
+                config: config(&self.query.table, key),
+                columns: columns
+                    .map(|&c| column_names.of(&self.query.col, c))
+                    .collect(),
+                rows,
+                geomeans: Vec::new(),
+                notes: notes.texts,
+            };
+            self.stores[at].clear();
+            match table.why_absent() {
+                Some(why) => absent
+                    .entry(why)
+                    .or_default()
+                    .push(table.meta.unit.to_string()),
+                None => tables.tables.push(table),
+            }
+        }
+        for (why, mut units) in absent {
+            units.dedup();
+            tables
+                .doubts
+                .push(format!("absent: {}: {why}", units.join(", ")));
+        }
+        tables.judge_together(&fixed, &sequential);
+        for table in &mut tables.tables {
+            table.sum_up();
+        }
+        tables.doubts.extend(tables.nothing_compared());
+        Ok(tables)
+    }
+
+    /// The cells of each table: group and slot.
+    fn by_table(&mut self) -> Vec<Vec<(u32, u32)>> {
+        let mut places = vec![Vec::new(); self.stores.len()];
+        for (group, (_, _, first)) in (0..).zip(&self.firsts) {
+            let mut slot = *first;
+            while slot != NONE {
+                let Slot { table, next, .. } = self.slots[slot as usize];
+                places[table as usize].push((group, slot));
+                slot = next;
+            }
+        }
+        places
+    }
+
+    fn failures_told(&self) -> Vec<String> {
+        let told = |((file, variant), count): (&(String, String), &u64)| {
+            let runs = if *count == 1 { "run" } else { "runs" };
+            format!("{file}: {count} {runs} of {variant} failed")
+        };
+        self.failures.iter().map(told).collect()
+    }
+}
+
+/// The keys of a table with their values, without the unit.
+fn config(projection: &Projection, key: Key) -> Vec<(String, String)> {
+    let told = projection.values(key);
+    told.filter(|&(key, value)| key != ".unit" && !value.is_empty())
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// What keys are called; each name is kept once.
+#[derive(Default)]
+struct Names(HashMap<Key, Arc<str>>);
+
+impl Names {
+    fn of(&mut self, projection: &Projection, key: Key) -> Arc<str> {
+        let label = || match projection.label(key) {
+            label if label.is_empty() => "(none)".into(),
+            label => label.into(),
+        };
+        Arc::clone(self.0.entry(key).or_insert_with(label))
+    }
+}
+
+/// Texts that are kept once.
+#[derive(Default)]
+struct Notes {
+    texts: Vec<String>,
+    places: HashMap<String, u32>,
+}
+
+impl Notes {
+    fn place(&mut self, text: String) -> u32 {
+        if let Some(&place) = self.places.get(&text) {
+            return place;
+        }
+        let place = self.texts.len() as u32;
+        self.texts.push(text.clone());
+        self.places.insert(text, place);
+        place
+    }
+
+    fn places(&mut self, texts: Vec<String>) -> Vec<u32> {
+        texts.into_iter().map(|text| self.place(text)).collect()
+    }
+}
+
+/// Which cells stand where in a table.
+struct Grid {
+    rows: Vec<Key>,
+    columns: Vec<Key>,
+    /// Row by row; [`NONE`] where there is no cell.
+    slots: Vec<u32>,
+}
+
+impl Grid {
+    fn new(collection: &Collection, places: Vec<(u32, u32)>) -> Result<Grid, Sparse> {
+        let query = &collection.query;
+        let keys = |group: u32| collection.firsts[group as usize];
+        let rows = in_order(&query.row, places.iter().map(|place| keys(place.0).0));
+        let columns = in_order(&query.col, places.iter().map(|place| keys(place.0).1));
+        let sparse = Sparse {
+            rows: rows.len(),
+            columns: columns.len(),
+        };
+        // Where each cell is filled that could be, there are as many; a few thousand do no harm.
+        let size = rows.len().checked_mul(columns.len()).ok_or(sparse)?;
+        if size > places.len() * 16 + 100_000 {
+            return Err(sparse);
+        }
+        let index = |keys: &[Key]| -> HashMap<Key, usize> {
+            keys.iter()
+                .enumerate()
+                .map(|(at, &key)| (key, at))
+                .collect()
+        };
+        let (row_at, column_at) = (index(&rows), index(&columns));
+        let mut slots = vec![NONE; size];
+        for (group, slot) in places {
+            let (row, column, _) = keys(group);
+            slots[row_at[&row] * columns.len() + column_at[&column]] = slot;
+        }
+        Ok(Grid {
+            rows,
+            columns,
+            slots,
+        })
+    }
+
+    fn row(&self, at: usize) -> &[u32] {
+        &self.slots[at * self.columns.len()..(at + 1) * self.columns.len()]
+    }
+}
+
+fn in_order(projection: &Projection, keys: impl Iterator<Item = Key>) -> Vec<Key> {
+    let distinct: HashSet<Key> = keys.collect();
+    let mut keys: Vec<Key> = distinct.into_iter().collect();
+    projection.sort(&mut keys);
+    keys
+}
+
+/// Makes the rows of one table.
+struct Maker<'a> {
+    collection: &'a Collection,
+    meta: UnitMeta,
+    grid: &'a Grid,
+    fixed: Judge,
+    sequential: Judge,
+    confidence: f64,
+}
+
+/// A summary whose notes have no places yet.
+struct Draft {
+    count: usize,
+    middle: Option<Middle>,
+    notes: Vec<String>,
+    change: Option<Box<Change>>,
+}
+
+/// So many rows at a time are given to each thread.
+const BLOCK: usize = 512;
+
+impl Maker<'_> {
+    /// Hands over the rows in their order.
+    fn rows(&self, mut sink: impl FnMut(Key, Vec<Option<Draft>>)) {
+        let all = self.grid.rows.len();
+        let threads = match thread::available_parallelism() {
+            Ok(threads) if all > BLOCK => threads.get(),
+            _ => 1,
+        };
+        for begin in (0..all).step_by(BLOCK * threads) {
+            let end = (begin + BLOCK * threads).min(all);
+            let blocks: Vec<_> = (begin..end).step_by(BLOCK).collect();
+            let make = |&from: &usize| -> Vec<_> {
+                let to = (from + BLOCK).min(end);
+                (from..to).map(|at| self.row(at)).collect()
+            };
+            let made: Vec<Vec<_>> = match &blocks[..] {
+                [one] => vec![make(one)],
+                several => thread::scope(|scope| {
+                    let make = &make;
+                    let begun: Vec<_> = several
+                        .iter()
+                        .map(|from| {
+                            (
+                                from,
+                                thread::Builder::new().spawn_scoped(scope, move || make(from)),
+                            )
+                        })
+                        .collect();
+                    begun
+                        .into_iter()
+                        .map(
+                            |(from, thread)| match thread.map(thread::ScopedJoinHandle::join) {
+                                Ok(Ok(rows)) => rows,
+                                // No thread is to be had: we do it ourselves.
+                                _ => make(from),
+                            },
+                        )
+                        .collect()
+                }),
+            };
+            for (at, row) in (begin..).zip(made.into_iter().flatten()) {
+                sink(self.grid.rows[at], row);
+            }
+        }
+    }
+
+    fn row(&self, at: usize) -> Vec<Option<Draft>> {
+        let slots = self.grid.row(at);
+        let Collection {
+            slots: all,
+            stores,
+            cells,
+            ..
+        } = self.collection;
+        let read = |&slot: &u32| (slot != NONE).then(|| all[slot as usize].read(stores, cells));
+        let base = read(&slots[0]);
+        let base_draft = base.as_deref().map(|cell| self.draft(slots[0], cell));
+        let others: Vec<_> = slots[1..]
+            .iter()
+            .map(|slot| {
+                let cell = read(slot)?;
+                let mut draft = self.draft(*slot, &cell);
+                if let (Some(base), Some(base_draft)) = (&base, &base_draft) {
+                    draft.change = self.change((base, base_draft), (&cell, &draft));
+                }
+                Some(draft)
+            })
+            .collect();
+        std::iter::once(base_draft).chain(others).collect()
+    }
+
+    fn draft(&self, slot: u32, cell: &Cell) -> Draft {
+        let figures = cell.figures();
+        let middle = match self.meta.assume {
+            Assume::Exact => most_frequent(figures),
+            Assume::Nothing => self.median(figures),
+        };
+        let mut notes = Vec::new();
+        if let Some(keys) = self.collection.mixed.get(&slot) {
+            let fields = self.collection.query.residue.varying(keys);
+            notes.push(format!("benchmarks vary in {}", fields.join(", ")));
+        }
+        match middle {
+            None => notes.extend(cell.absent.as_ref().map(|(_, why)| why.clone())),
+            Some(Middle { low, high, .. }) if self.meta.assume == Assume::Exact => {
+                if low < high {
+                    notes.push(format!(
+                        "said to be exact, but they go from {low} to {high}"
+                    ));
+                }
+            }
+            Some(Middle { low, high, .. }) if !(low.is_finite() && high.is_finite()) => {
+                let needs = order::median_interval_needs(self.confidence);
+                let percent = self.confidence * 100.0;
+                notes.push(format!("a {percent} % interval takes {needs} runs"));
+            }
+            Some(_) => {}
+        }
+        if cell.sampled() > 0 {
+            notes.push("estimated at the ticks of the scheduler, not counted".to_owned());
+        }
+        Draft {
+            count: figures.len(),
+            middle,
+            notes,
+            change: None,
+        }
+    }
+
+    fn median(&self, figures: &[f64]) -> Option<Middle> {
+        let interval = order::benchstat_interval(figures, self.confidence)?;
+        Some(Middle {
+            center: order::median(figures)?,
+            low: interval.low,
+            high: interval.high,
+        })
+    }
+
+    fn change(&self, old: (&Cell, &Draft), new: (&Cell, &Draft)) -> Option<Box<Change>> {
+        let sequential = &self.collection.sequential;
+        let by_looks = !sequential.is_empty() && old.0.runs().any(|run| sequential.contains(&run));
+        let judge = if by_looks {
+            &self.sequential
+        } else {
+            &self.fixed
+        };
+        let judgement = judge.judge_as(&self.meta, old.0, new.0)?;
+        Some(Box::new(Change {
+            share: quotient(old.1.middle?.center, new.1.middle?.center).unwrap_or(f64::NAN) - 1.0,
+            p: judgement.comparison.p,
+            judgement,
+            by_looks,
+            notes: Vec::new(),
+        }))
+    }
+}
+
+/// The quotient of two middles; nothing when only the old one is 0.
+fn quotient(old: f64, new: f64) -> Option<f64> {
+    match old == new {
+        true => Some(1.0),
+        false => (old != 0.0).then(|| new / old),
+    }
+}
+
+/// The figure that came most often, the least one of several, and the range of all.
+fn most_frequent(figures: &[f64]) -> Option<Middle> {
+    let sorted = order::sorted(figures)?;
+    let runs = sorted.chunk_by(|a, b| a == b);
+    let longest = runs.rev().max_by_key(|run| run.len())?;
+    Some(Middle {
+        center: longest[0],
+        low: sorted[0],
+        high: sorted[sorted.len() - 1],
+    })
+}
+
+impl Draft {
+    fn noted(mut self, notes: &mut Notes) -> Summary {
+        if let Some(change) = &mut self.change {
+            change.notes = notes.places(std::mem::take(&mut change.judgement.doubts));
+        }
+        Summary {
+            count: self.count,
+            middle: self.middle,
+            notes: notes.places(self.notes).into(),
+            change: self.change,
+        }
+    }
+}
+
+impl Summary {
+    /// The interval as benchstat tells it: its farther end, as a share of the middle. `None` when
+    /// an end is infinite or on the other side of 0.
+    pub fn reach(&self) -> Option<f64> {
+        let Middle { center, low, high } = self.middle?;
+        let sign = |x: f64| (x > 0.0, x < 0.0);
+        let alike = sign(low) == sign(center) && sign(high) == sign(center);
+        match center {
+            _ if !alike || !low.is_finite() || !high.is_finite() => None,
+            0.0 => Some(0.0),
+            _ => Some((high / center - 1.0).max(1.0 - low / center)),
+        }
+    }
+}
+
+impl Change {
+    /// Whether a change is certain.
+    pub fn is_certain(&self) -> bool {
+        use Verdict::{Changed, Improved, Regressed};
+        matches!(self.judgement.verdict, Changed | Improved | Regressed)
+    }
+}
+
+impl Table {
+    /// The cells that are held against another, with their base.
+    fn compared(&self) -> impl Iterator<Item = (&Summary, Option<&Summary>)> {
+        self.rows.iter().flat_map(|row| {
+            let base = row.cells.first().and_then(Option::as_ref);
+            let base = base.filter(|base| base.middle.is_some());
+            let others = row.cells.get(1..).unwrap_or_default();
+            base.into_iter()
+                .flat_map(move |base| others.iter().map(move |other| (base, other.as_ref())))
+        })
+    }
+
+    /// All changes of the table.
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.compared()
+            .filter_map(|(_, new)| new?.change.as_deref())
+    }
+
+    fn changes_mut(&mut self) -> impl Iterator<Item = &mut Change> {
+        let cells = self.rows.iter_mut().flat_map(|row| &mut row.cells);
+        cells.filter_map(|cell| cell.as_mut()?.change.as_deref_mut())
+    }
+
+    /// Why there is no figure in all of the table.
+    fn why_absent(&self) -> Option<String> {
+        let mut cells = self.rows.iter().flat_map(|row| row.cells.iter().flatten());
+        let none = cells.all(|cell| cell.middle.is_none());
+        none.then(|| self.notes.first().cloned().unwrap_or_default())
+    }
+
+    /// Makes the geometric means.
+    fn sum_up(&mut self) {
+        let mut notes = Notes::default();
+        for text in std::mem::take(&mut self.notes) {
+            notes.place(text);
+        }
+        let center = |cell: &Option<Summary>| Some(cell.as_ref()?.middle?.center);
+        let bases = self
+            .rows
+            .iter()
+            .filter(|row| center(&row.cells[0]).is_some());
+        let bases = bases.count();
+        self.geomeans = (0..self.columns.len())
+            .map(|column| {
+                let middles: Vec<f64> = self
+                    .rows
+                    .iter()
+                    .filter_map(|row| center(&row.cells[column]))
+                    .collect();
+                let mut geomean = Geomean {
+                    mean: order::geometric_mean(&middles),
+                    ..Geomean::default()
+                };
+                let mut note = |text: String| geomean.notes.push(notes.place(text));
+                if column > 0 {
+                    let both =
+                        |row: &Row| Some((center(&row.cells[0])?, center(&row.cells[column])?));
+                    let quotients: Vec<Option<f64>> = self
+                        .rows
+                        .iter()
+                        .filter_map(both)
+                        .map(|(old, new)| quotient(old, new))
+                        .collect();
+                    if quotients.len() != bases || middles.len() != bases {
+                        note(format!(
+                            "other benchmarks than {}: their means are not comparable",
+                            self.columns[0]
+                        ));
+                    }
+                    let all: Option<Vec<f64>> = quotients.into_iter().collect();
+                    let mean = all.as_deref().and_then(order::geometric_mean);
+                    geomean.share = mean.map(|mean| mean - 1.0);
+                }
+                if geomean.mean.is_none() && !middles.is_empty() {
+                    geomean
+                        .notes
+                        .push(notes.place("a geometric mean takes figures above 0".to_owned()));
+                }
+                geomean
+            })
+            .collect();
+        self.notes = notes.texts;
+    }
+}
+
+impl Tables {
+    /// Whether all changes may pass, together. A row without its counterpart is undecided, and so
+    /// is it when there is nothing to compare.
+    pub fn gate(&self) -> Gate {
+        let gates = || {
+            self.tables.iter().flat_map(|table| {
+                table.compared().map(|(_, new)| {
+                    let change = new.and_then(|new| new.change.as_ref());
+                    change.map_or(Gate::Undecided, |change| change.judgement.gate())
+                })
+            })
+        };
+        match gates().next() {
+            None => Gate::Undecided,
+            Some(_) => super::gate_of(gates()),
+        }
+    }
+
+    /// Judges all comparisons as one family, and says which could not be significant at all.
+    fn judge_together(&mut self, fixed: &Judge, sequential: &Judge) {
+        let changes = || self.tables.iter().flat_map(Table::changes);
+        self.family = changes().filter(|change| change.p.is_some()).count();
+        self.unpaired = changes().any(|change| change.judgement.comparison.basis == Basis::Groups);
+        let mut judgements: Vec<&mut Judgement> = self
+            .tables
+            .iter_mut()
+            .flat_map(Table::changes_mut)
+            .map(|change| &mut change.judgement)
+            .collect();
+        as_family(&mut judgements, fixed);
+        let needs = Needs::new(fixed.rule.alpha, self.family);
+        for table in &mut self.tables {
+            let mut texts = std::mem::take(&mut table.notes);
+            for change in table.changes_mut() {
+                let rule = if change.by_looks { sequential } else { fixed };
+                if let Some(text) = needs.told(change, &rule.rule) {
+                    let known = texts.iter().position(|known| *known == text);
+                    let place = known.unwrap_or_else(|| {
+                        texts.push(text);
+                        texts.len() - 1
+                    });
+                    change.notes.push(place as u32);
+                }
+            }
+            table.notes = texts;
+        }
+    }
+
+    /// A doubt when there are columns, but no row with figures in two of them.
+    fn nothing_compared(&self) -> Option<String> {
+        let columns: BTreeSet<&str> = self
+            .tables
+            .iter()
+            .flat_map(|table| table.columns.iter().map(|column| &**column))
+            .collect();
+        if columns.len() < 2
+            || self
+                .tables
+                .iter()
+                .any(|table| table.changes().next().is_some())
+        {
+            return None;
+        }
+        let mut values: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
+        for (key, value) in self.tables.iter().flat_map(|table| &table.config) {
+            *values.entry(key).or_default().entry(value).or_default() += 1;
+        }
+        // Some have another value, or none.
+        let all = self.tables.len();
+        let differ = values
+            .iter()
+            .filter(|(_, seen)| !seen.values().any(|&times| times == all));
+        let differ: Vec<&str> = differ.map(|(key, _)| *key).collect();
+        let mut text = "nothing was compared: no row has figures in two columns".to_owned();
+        if !differ.is_empty() {
+            text += &format!("; the tables differ in --ignore {}", differ.join(","));
+        }
+        Some(text)
+    }
+}
+
+/// How many runs a change takes to be significant.
+struct Needs {
+    alpha: f64,
+    family: usize,
+    alone: usize,
+    /// When it is the only one of the family.
+    in_family: usize,
+}
+
+impl Needs {
+    fn new(alpha: f64, family: usize) -> Needs {
+        Needs {
+            alpha,
+            family,
+            alone: mann_whitney::needs(alpha),
+            in_family: mann_whitney::needs(alpha / family.max(1) as f64),
+        }
+    }
+
+    fn told(&self, change: &Change, rule: &Rule) -> Option<String> {
+        let comparison = &change.judgement.comparison;
+        let p = change.p?;
+        if change.judgement.verdict != Verdict::Inconclusive {
+            return None;
+        }
+        let [old, new] = comparison.counts;
+        let alpha = self.alpha;
+        let pairs = comparison.basis == Basis::Pairs;
+        let (too_few, alone, in_family, what) = match pairs {
+            true => {
+                let alone = rule.needs(alpha);
+                let in_family = rule.needs(alpha / self.family.max(1) as f64);
+                (old < alone, alone, in_family, "pairs")
+            }
+            false => {
+                let too_few = mann_whitney::least_p(old, new) > alpha;
+                (too_few, self.alone, self.in_family, "runs a side")
+            }
+        };
+        if too_few {
+            return Some(format!(
+                "no change is significant at {alpha} with fewer than {alone} {what}"
+            ));
+        }
+        if p <= alpha {
+            let mut text = format!(
+                "significant alone, but not among {} comparisons",
+                self.family
+            );
+            if old.min(new) < in_family {
+                text += &format!("; the only one to have changed takes {in_family} {what} there");
+            }
+            return Some(text);
+        }
+        let forecast = change.judgement.forecast.as_ref()?;
+        Some(match forecast.is_hopeless() {
+            true => format!(
+                "undecided by so many pairs at this noise: more than {} would be needed",
+                forecast.most
+            ),
+            false => format!(
+                "a decision takes about {} pairs",
+                forecast.if_unchanged.min(forecast.if_as_estimated)
+            ),
+        })
+    }
+}
