@@ -193,6 +193,8 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let enough = schedule.enough();
     let mut recorder = Recorder::open(&arguments.output)?;
     recorder.fact(compare::STOP_RULE, arguments.rule_text());
+    let names: Vec<&str> = variants.iter().map(|variant| &*variant.name).collect();
+    recorder.fact(compare::VARIANTS, serde_json::to_string(&names)?);
     for (variant, binary) in variants.iter().zip(&binaries) {
         if let Some(binary) = binary {
             recorder.fact(
