@@ -74,12 +74,12 @@
 //! 1  kernel     sys                     the only hand-written unsafe
 //! 2  devices    perf  machine
 //!    knowledge  format  query  stats    (no kernel: Read, Write, &[f64])
-//! 3  work       run  doctor
+//! 3  work       run  compare  doctor
 //! 4  use        report
 //! 5  door       cli  main.rs            the sole printer, the sole exit code
 //! ```
 //!
-//! To come, on their floors: `probe` (2), `compare` (3), `bisect` (4).
+//! To come, on their floors: `probe` (2), `bisect` (4).
 //!
 //! ## Invariants, absences included
 //!
@@ -183,6 +183,16 @@
 //! many processes are summed up by Hodges–Lehmann. Slope, tare and N together give the two batch
 //! times back, so nothing is lost in the record.
 //!
+//! ## A comparison's way
+//!
+//! `poise ab` judges its runs as they come ([`compare::Trial`]); `poise compare` reads files. Its
+//! [`compare::Collection`] takes what [`format::Reader`] lends, has [`query`] say into which table,
+//! row and column each value goes, and keeps the number alone, in chunks of seven, one list a
+//! table, so that each table's figures are given back once its rows are made. Only our own records
+//! bring more: labels, causes, and the run and round that make pairs of them. Rows are made by
+//! several threads; then all comparisons are judged as one family, and [`report::tables`] writes
+//! them. A run's header says by which rule it was ended and in which order its variants stand.
+//!
 //! ## Where to put what
 //!
 //! - A new event spelling: `perf/symbol.rs` or `perf/catalog.rs`. A new ratio: the table in
@@ -193,6 +203,8 @@
 //! - A new fact of the machine: `machine/facts/`; what it means for a user: `doctor/`.
 //! - Something else that a measured process can be given: `sys::child::Settings`, which applies it,
 //!   and `run/surroundings.rs`, which says when it cannot be had and how it is recorded.
+//! - Something else to be said of a comparison: a note in `compare/tables.rs`, which every output
+//!   then has.
 //! - A new file format: `format/`, with its wire types apart from the model.
 //! - A new verb: one file in `cli/`.
 //! - A proof by exact counts on a real PMU: `tests/pmu`, which `tests/vm/test.sh` runs in a virtual

@@ -365,6 +365,9 @@ fn tables_have_what_there_is() {
         .map(|k| format!("Benchmark{k} 1 1 sec/op\n"))
         .collect();
     write(at, "many", &many);
+    // One row may be as long as it likes.
+    let wide = compare(at, "many --col .fullname --row .file").exits(0);
+    wide.shows(&["vs 0", "1999"]);
     compare(at, "many --col .fullname").refuses(1, &["2000 rows and 2000 columns"]);
 }
 
