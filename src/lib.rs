@@ -199,6 +199,14 @@
 //!   the noise values in the record, never from the figure.
 //! - Changes are judged at the looks of the rule and nowhere else; the rule stands in the header.
 //!
+//! `poise compare` reads files. Its
+//! [`compare::Collection`] takes what [`format::Reader`] lends, has [`query`] say into which table,
+//! row and column each value goes, and keeps the number alone, in chunks of seven, one list a
+//! table, so that each table's figures are given back once its rows are made. Only our own records
+//! bring more: labels, causes, and the run and round that make pairs of them. Rows are made by
+//! several threads; then all comparisons are judged as one family, and [`report::tables`] writes
+//! them. A run's header says by which rule it was ended and in which order its variants stand.
+//!
 //! ## Where to put what
 //!
 //! - A new event spelling: `perf/symbol.rs` or `perf/catalog.rs`. A new ratio: the table in
@@ -209,6 +217,8 @@
 //! - A new fact of the machine: `machine/facts/`; what it means for a user: `doctor/`.
 //! - Something else that a measured process can be given: `sys::child::Settings`, which applies it,
 //!   and `run/surroundings.rs`, which says when it cannot be had and how it is recorded.
+//! - Something else to be said of a comparison: a note in `compare/tables.rs`, which every output
+//!   then has.
 //! - A new file format: `format/`, with its wire types apart from the model.
 //! - A new verb: one file in `cli/`.
 //! - A proof by exact counts on a real PMU: `tests/pmu`, which `tests/vm/test.sh` runs in a virtual

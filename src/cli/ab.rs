@@ -1,5 +1,6 @@
 //! `poise ab`: runs commands side by side until it is certain whether something changed. Never compares what was not measured in the same rounds.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -159,11 +160,13 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         facts: Vec::new(),
         doubts,
     };
-    for (variant, binary) in variants.iter().zip(&binaries) {
-        let hash = binary.as_ref().map(|binary| binary.sha256.clone());
-        let key = format!("sha256-of {}", variant.name);
-        contest.facts.extend(hash.map(|hash| (key, hash)));
-    }
+    let hashes = variants.iter().zip(&binaries);
+    let hashes =
+        hashes.filter_map(|(variant, binary)| Some((&variant.name, &binary.as_ref()?.sha256)));
+    let hashes: BTreeMap<&String, &String> = hashes.collect();
+    contest
+        .facts
+        .push(("sha256".to_owned(), serde_json::to_string(&hashes)?));
     let unchanged = || {
         for (variant, binary) in variants.iter().zip(&binaries) {
             let now = Binary::of(&variant.argv[0]).ok().flatten();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -286,9 +286,7 @@ impl Arguments {
     fn print(&self, tables: &Tables) -> anyhow::Result<()> {
         match self.format {
             Format::Table => {
-                let style = text::Style {
-                    width: super::columns(),
-                };
+                let style = text::Style { width: width() };
                 tables::text(tables, style).try_for_each(|text| super::print(&text))
             }
             Format::Markdown => super::print(&tables::markdown(tables)),
@@ -363,6 +361,15 @@ impl Input {
                 Box::new(File::open(&self.path).with_context(cannot)?)
             }
         })
+    }
+}
+
+/// Columns that a line may take: in a file nothing is cut off.
+fn width() -> usize {
+    let is_narrow = std::env::var_os("COLUMNS").is_some() || io::stdout().is_terminal();
+    match is_narrow {
+        true => super::columns(),
+        false => usize::MAX,
     }
 }
 

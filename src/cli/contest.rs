@@ -109,6 +109,11 @@ impl Contest<'_> {
         let enough = schedule.enough();
         let mut recorder = Recorder::open(self.output)?;
         recorder.fact(compare::STOP_RULE, self.rule_text());
+        let names: Vec<&str> = workloads
+            .iter()
+            .map(|workload| workload.variant())
+            .collect();
+        recorder.fact(compare::VARIANTS, serde_json::to_string(&names)?);
         for (key, value) in &self.facts {
             recorder.fact(key, value.clone());
         }

@@ -16,9 +16,12 @@ use crate::unit::{Assume, Better, Dimension, Unit};
 /// The fact of a header that tells by which rule its pairs are to be judged.
 pub const STOP_RULE: &str = "stop-rule";
 
-/// Facts of a header that tell of the run, not of the machine: variants that differ in them are
+/// The fact of a header that names the variants, the control first, as a JSON array.
+pub const VARIANTS: &str = "variants";
+
+/// Facts of a header that tell of the run, not of the machine: results that differ in them are
 /// still comparable.
-const OF_THE_RUN: [&str; 2] = [STOP_RULE, "sha256-of "];
+const OF_THE_RUN: [&str; 3] = [STOP_RULE, VARIANTS, "sha256-of "];
 
 /// Results, sorted by a [`Query`].
 ///
@@ -404,6 +407,18 @@ impl Collection {
         if rule.is_some_and(|rule| rule.starts_with("sequential")) {
             self.sequential.insert(self.runs);
         }
+        let variants = header.machine.get(VARIANTS);
+        let variants = variants.and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
+        // Rounds are in a drawn order, but columns in that of the command line.
+        for variant in variants.iter().flatten() {
+            self.query.col.project(&View {
+                name: "",
+                gomaxprocs: false,
+                file: &self.file,
+                config: std::iter::once(("variant", variant.as_str())),
+                context: None,
+            });
+        }
         self.machine = header.machine;
         let is_of_the_run = |key: &String| OF_THE_RUN.iter().any(|begin| key.starts_with(begin));
         self.machine.retain(|key, _| !is_of_the_run(key));
@@ -488,5 +503,110 @@ pub(super) fn usual(unit: &Unit) -> UnitMeta {
         unit: unit.clone(),
         better,
         assume: Assume::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::format::Reader;
+    use crate::query::Expressions;
+
+    /// What `text` leaves, cell by cell: unit, row, column, figures.
+    fn collected(text: &str) -> Vec<(String, String, String, Vec<f64>)> {
+        let mut collection = Collection::new(Query::new(&Expressions::default()).unwrap());
+        collection.begin("file");
+        let mut reader = Reader::new("file", text.as_bytes());
+        while let Some(entry) = reader.entry() {
+            assert_eq!(collection.take(entry), None);
+        }
+        let mut cells = Vec::new();
+        for &(row, column, first) in &collection.firsts {
+            let mut at = first;
+            while at != NONE {
+                let slot = collection.slots[at as usize];
+                let cell = slot.read(&collection.stores, &collection.cells);
+                cells.push((
+                    collection.stores[slot.table as usize].unit.to_string(),
+                    collection.query.row.label(row),
+                    collection.query.col.label(column),
+                    cell.figures().to_vec(),
+                ));
+                at = slot.next;
+            }
+        }
+        cells.sort_by(|a, b| a.partial_cmp(b).unwrap());
+        cells
+    }
+
+    proptest! {
+        /// However the lines stand between each other.
+        #[test]
+        fn figures_come_to_their_cells_in_order(
+            lines in prop::collection::vec((0_u8..4, 0_u8..3, 0_u8..2), 0..200),
+        ) {
+            let mut text = String::new();
+            let mut want: BTreeMap<(String, String), Vec<f64>> = BTreeMap::new();
+            for (nth, &(name, units, pkg)) in lines.iter().enumerate() {
+                // The same benchmark again, in another package.
+                let _ = write!(text, "pkg: {pkg}\nBenchmarkN{name} 1 {nth} a");
+                let mut add = |unit: &str, figure| {
+                    let key = (unit.to_owned(), format!("{pkg} N{name}"));
+                    want.entry(key).or_default().push(figure);
+                };
+                add("a", nth as f64);
+                if units > 0 {
+                    let _ = write!(text, " -{nth} b");
+                    add("b", -(nth as f64));
+                }
+                if units > 1 {
+                    // Twice in one line.
+                    let _ = write!(text, " {nth} a");
+                    add("a", nth as f64);
+                }
+                text.push('\n');
+            }
+            let mut got: BTreeMap<(String, String), Vec<f64>> = BTreeMap::new();
+            let counts: usize = want.values().map(Vec::len).sum();
+            let mut seen = 0;
+            for (unit, row, column, figures) in collected(&text) {
+                prop_assert_eq!(column, "file");
+                seen += figures.len();
+                // Packages have tables of their own, so that cells of one name are two.
+                for pkg in 0..2 {
+                    let key = (unit.clone(), format!("{pkg} {row}"));
+                    if want.get(&key) == Some(&figures) {
+                        got.insert(key, figures.clone());
+                    }
+                }
+            }
+            prop_assert_eq!((got, seen), (want, counts));
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_absent() {
+        let figures = |text: &str| collected(text).pop().unwrap().3;
+        assert_eq!(
+            figures("BenchmarkA 1 1 x\nBenchmarkA 1 NaN x\nBenchmarkA 1 2 x\n"),
+            [1.0, 2.0]
+        );
+        assert!(figures("BenchmarkA 1 Inf x\n").is_empty());
+    }
+
+    #[test]
+    fn units_of_others_have_a_direction_where_their_name_tells_it() {
+        let check = |unit, want| assert_eq!(usual(&Unit::named(unit)).better, want, "{unit}");
+        check("sec/op", Some(Better::Lower));
+        check("B/s", Some(Better::Higher));
+        check("frobs/op", Some(Better::Lower));
+        check("frobs", None);
+        check("text-bytes", Some(Better::Lower));
+        check("IPC", Some(Better::Higher));
+        check("CPUs", None);
     }
 }

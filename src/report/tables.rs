@@ -130,38 +130,40 @@ fn write_table(table: &Table, style: text::Style, out: &mut String) {
     }
     let heads = heads(table, &kinds);
     let mut left_out = 0;
-    let (widths, shown) = loop {
-        let is_shown = |at: &usize| !LEAST[..left_out].contains(&kinds[*at]) && widths[*at] > 0;
-        let mut shown: Vec<usize> = (0..kinds.len()).filter(is_shown).collect();
+    let (widths, is_shown) = loop {
         let mut wide = widths.clone();
-        wide[0] = wide[0].max(width_of(&heads[0].1));
-        if shown.first() != Some(&0) {
-            shown.insert(0, 0);
-        }
-        widen(&heads, &kinds, &mut wide, &mut shown);
-        let total: usize = shown.iter().map(|&at| kinds[at].gap() + wide[at]).sum();
+        let is_shown: Vec<bool> = (0..kinds.len())
+            .map(|at| {
+                heads[at].is_some() || wide[at] > 0 && !LEAST[..left_out].contains(&kinds[at])
+            })
+            .collect();
+        widen(&heads, &kinds, &is_shown, &mut wide);
+        let shown = (0..kinds.len()).filter(|&at| is_shown[at]);
+        let total: usize = shown.map(|at| kinds[at].gap() + wide[at]).sum();
         if total <= style.width || left_out == LEAST.len() {
-            break (wide, shown);
+            break (wide, is_shown);
         }
         left_out += 1;
     };
-    let is_shown: Vec<bool> = (0..kinds.len()).map(|at| shown.contains(&at)).collect();
     let mut line = String::new();
-    let mut column = 0;
-    for (at, head) in &heads {
-        let begin: usize = shown
-            .iter()
-            .take_while(|&&field| field < *at)
-            .map(|&field| kinds[field].gap() + widths[field])
-            .sum();
-        let begin = if *at == 0 { 0 } else { begin + 2 };
-        line.extend(std::iter::repeat_n(' ', begin.saturating_sub(column)));
-        line.push_str(head);
-        column = begin.max(column) + width_of(head);
+    let (mut begin, mut column) = (0, 0);
+    for (at, head) in heads.iter().enumerate().filter(|(at, _)| is_shown[*at]) {
+        if let Some(head) = head {
+            let fill = (begin + kinds[at].gap()).saturating_sub(column);
+            line.extend(std::iter::repeat_n(' ', fill));
+            line.push_str(head);
+            column += fill + width_of(head);
+        }
+        begin += kinds[at].gap() + widths[at];
     }
     let mut finish = |line: &str| {
-        let line = console::truncate_str(line.trim_end(), style.width, "…");
-        let _ = writeln!(out, "{line}");
+        let line = line.trim_end();
+        // No character is wider than it is long.
+        match line.len() <= style.width {
+            true => out.push_str(line),
+            false => out.push_str(&console::truncate_str(line, style.width, "…")),
+        }
+        out.push('\n');
     };
     finish(&line);
     for fields in &lines {
@@ -207,18 +209,16 @@ fn width_of(text: &str) -> usize {
     }
 }
 
-/// What stands above the fields, by the field where it begins.
-fn heads(table: &Table, kinds: &[Kind]) -> Vec<(usize, String)> {
-    let mut heads = vec![(0, table.meta.unit.to_string())];
+/// What stands above each field, if anything does.
+fn heads(table: &Table, kinds: &[Kind]) -> Vec<Option<String>> {
     let mut columns = table.columns.iter();
-    for (at, kind) in kinds.iter().enumerate() {
-        match kind {
-            Kind::Center => heads.extend(columns.next().map(|name| (at, shortened(name)))),
-            Kind::Share => heads.push((at, format!("vs {}", shortened(&table.columns[0])))),
-            _ => {}
-        }
-    }
-    heads
+    let head = |kind: &Kind| match kind {
+        Kind::Name => Some(table.meta.unit.to_string()),
+        Kind::Center => columns.next().map(|name| shortened(name)),
+        Kind::Share => Some(format!("vs {}", shortened(&table.columns[0]))),
+        _ => None,
+    };
+    kinds.iter().map(head).collect()
 }
 
 /// The end of a name that is too long to stand above a column: files differ at the end.
@@ -233,25 +233,18 @@ fn shortened(name: &str) -> String {
     }
 }
 
-/// Makes room for what stands above: each head has the fields up to the next one.
-fn widen(heads: &[(usize, String)], kinds: &[Kind], widths: &mut [usize], shown: &mut Vec<usize>) {
-    for (which, (at, head)) in heads.iter().enumerate() {
-        if !shown.contains(at) {
-            shown.push(*at);
-            shown.sort_unstable();
+/// Makes room for what stands above: each head has the fields up to the next one, and the last
+/// one has all the rest of the line.
+fn widen(heads: &[Option<String>], kinds: &[Kind], is_shown: &[bool], widths: &mut [usize]) {
+    let mut wanted = 0;
+    let mut last = 0;
+    for at in (0..heads.len()).filter(|&at| is_shown[at]) {
+        if let Some(head) = &heads[at] {
+            widths[last] += wanted;
+            wanted = kinds[at].gap() + width_of(head);
         }
-        let next = heads.get(which + 1).map_or(kinds.len(), |(next, _)| *next);
-        let of_it = shown.iter().filter(|&&field| (*at..next).contains(&field));
-        let room: usize = of_it
-            .clone()
-            .map(|&field| kinds[field].gap() + widths[field])
-            .sum();
-        let wanted = width_of(head) + kinds[*at].gap();
-        if let Some(&last) = of_it.last()
-            && next < kinds.len()
-        {
-            widths[last] += wanted.saturating_sub(room);
-        }
+        wanted = wanted.saturating_sub(kinds[at].gap() + widths[at]);
+        last = at;
     }
 }
 

@@ -5,6 +5,8 @@
     reason = "it is a program of its own"
 )]
 
+mod comparison;
+
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -48,6 +50,7 @@ fn rows() -> anyhow::Result<Vec<Row>> {
     rows.push(one_launch(&poise, &perf)?);
     rows.push(write_loop(&poise)?);
     rows.extend(counter_reads()?);
+    rows.extend(comparison::rows(&poise)?);
     Ok(rows)
 }
 
@@ -158,16 +161,25 @@ fn table(rows: &[Row]) -> String {
 
 /// Another tool, or why it cannot be measured.
 struct Peer {
-    name: &'static str,
+    program: OsString,
     refusal: Option<String>,
 }
 
 impl Peer {
     /// Tries the tool out.
     fn find(name: &'static str, trial: &[&str]) -> anyhow::Result<Peer> {
-        let refusal = match Command::new(name).args(trial).stdin(Stdio::null()).output() {
+        Peer::find_at(name.as_ref(), name, trial, "make setup")
+    }
+
+    /// Tries out the tool `name`, which is `program`.
+    fn find_at(program: &OsStr, name: &str, trial: &[&str], cure: &str) -> anyhow::Result<Peer> {
+        let refusal = match Command::new(program)
+            .args(trial)
+            .stdin(Stdio::null())
+            .output()
+        {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Some(format!("{name} is not installed (make setup)"))
+                Some(format!("{name} is not installed ({cure})"))
             }
             Err(error) => Some(format!("{name} cannot be run: {error}")),
             Ok(tried) if tried.status.success() => None,
@@ -183,7 +195,10 @@ impl Peer {
         if let Some(refusal) = &refusal {
             eprintln!("bench: {refusal}");
         }
-        Ok(Peer { name, refusal })
+        Ok(Peer {
+            program: program.to_owned(),
+            refusal,
+        })
     }
 }
 
@@ -303,7 +318,7 @@ fn one_launch(poise: &OsStr, perf: &Peer) -> anyhow::Result<Row> {
         Box::new(|| timed(poise, &counted)),
     ];
     if perf.refusal.is_none() {
-        things.push(Box::new(|| timed(perf.name.as_ref(), &counted)));
+        things.push(Box::new(|| timed(perf.program.as_os_str(), &counted)));
     }
     let figures = in_turn(ROUNDS, &mut things)?;
     let added = |which: usize| -> Vec<f64> {

@@ -109,7 +109,8 @@ fn every_round_holds_every_variant() {
         panic!("{:?}", records[0])
     };
     assert_eq!(header.machine["stop-rule"], "fixed 6 alpha 0.05");
-    assert_eq!(header.machine["sha256-of true"].len(), 64);
+    let hashes: Value = serde_json::from_str(&header.machine["sha256"]).unwrap();
+    assert_eq!(hashes["true"].as_str().map(str::len), Some(64), "{hashes}");
     run(["stat", "--input", file.to_str().unwrap()])
         .exits(0)
         .shows(&["Nap"]);
