@@ -15,6 +15,7 @@ use super::Usage;
 use super::contest::{Contest, ContestOptions, Rounds};
 use super::hold::{MeasureOptions, Stage};
 use super::options::{self, Bound, ChildOptions, EventOptions, OutputOptions};
+use crate::compare;
 use crate::run::command::{self, Command, Output};
 use crate::run::interrupt::Interrupt;
 use crate::run::{self, Workload};
@@ -166,7 +167,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let hashes: BTreeMap<&String, &String> = hashes.collect();
     contest
         .facts
-        .push(("sha256".to_owned(), serde_json::to_string(&hashes)?));
+        .push((compare::SHA256.to_owned(), serde_json::to_string(&hashes)?));
     let unchanged = || {
         for (variant, binary) in variants.iter().zip(&binaries) {
             let now = Binary::of(&variant.argv[0]).ok().flatten();

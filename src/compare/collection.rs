@@ -19,9 +19,12 @@ pub const STOP_RULE: &str = "stop-rule";
 /// The fact of a header that names the variants, the control first, as a JSON array.
 pub const VARIANTS: &str = "variants";
 
+/// The fact of a header that tells what the variants' programs hold, as a JSON object.
+pub const SHA256: &str = "sha256";
+
 /// Facts of a header that tell of the run, not of the machine: results that differ in them are
 /// still comparable.
-const OF_THE_RUN: [&str; 3] = [STOP_RULE, VARIANTS, "sha256-of "];
+const OF_THE_RUN: [&str; 3] = [STOP_RULE, VARIANTS, SHA256];
 
 /// Results, sorted by a [`Query`].
 ///
@@ -420,7 +423,7 @@ impl Collection {
             });
         }
         self.machine = header.machine;
-        let is_of_the_run = |key: &String| OF_THE_RUN.iter().any(|begin| key.starts_with(begin));
+        let is_of_the_run = |key: &String| OF_THE_RUN.contains(&key.as_str());
         self.machine.retain(|key, _| !is_of_the_run(key));
     }
 

@@ -440,7 +440,7 @@ fn records_of_ab_are_paired() {
     // Ten rounds that drift far more than the variants differ.
     let records = |rule: &str| {
         let mut text = format!(
-            r#"{{"record":"header","schema":1,"tool":"poise","started":"2026-01-01T00:00:00Z","seed":1,"command":[],"machine":{{"kernel":"6","sha256-of slow":"x"{rule}}},"warnings":[]}}"#
+            r#"{{"record":"header","schema":1,"tool":"poise","started":"2026-01-01T00:00:00Z","seed":1,"command":[],"machine":{{"kernel":"6","sha256":"x"{rule}}},"warnings":[]}}"#
         );
         text.push('\n');
         for round in 0..10 {
