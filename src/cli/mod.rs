@@ -81,7 +81,8 @@ enum Verb {
 /// Runs the program as its command line asks.
 pub fn main() -> ExitCode {
     sys::signal::keep_children();
-    // No verbs for users: they stand in no help and no completion.
+    // No verbs for users: they stand in no help and no completion. But a user can call them, with
+    // whatever request, so they begin without privilege, too.
     if let [_, verb, request] = &std::env::args_os().collect::<Vec<_>>()[..] {
         let request = request.to_string_lossy();
         let served = match verb.to_str() {
@@ -89,7 +90,9 @@ pub fn main() -> ExitCode {
                 let taken_over = sys::privilege::take_over();
                 Some(taken_over.and_then(|()| run::batch::serve(&request)))
             }
-            Some(keeper::VERB) => Some(keeper::serve(&request)),
+            Some(keeper::VERB) => {
+                Some(sys::privilege::settle().and_then(|()| keeper::serve(&request)))
+            }
             _ => None,
         };
         match served {

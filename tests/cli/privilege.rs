@@ -1,8 +1,11 @@
 //! With privilege: root by sudo, root proper, and capabilities of the program's file. The measured command has none of it.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -454,6 +457,44 @@ fn capabilities_of_the_file_count_and_stay_with_us() {
         let stat = ["stat", "-q", "-e", "minor-faults", "--timeout", "5"];
         go(&[&stat, subject].concat());
     }
+}
+
+#[test]
+fn the_keepers_verb_lends_nobody_what_the_file_has() {
+    let what = "the keeper's verb with capabilities of the program's file";
+    let Some(capable) = Capable::new(what, &[Capability::CAP_DAC_READ_SEARCH]) else {
+        return;
+    };
+    // A machine and a journal that a user has made up, with a setting that is a closed file.
+    let path = |name: &str| capable.directory.path().join(name);
+    let (closed, settings) = (path("closed"), path("sys/devices/system/cpu"));
+    fs::write(&closed, "secret").unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::create_dir_all(&settings).unwrap();
+    symlink(&closed, settings.join("setting")).unwrap();
+    fs::create_dir(path("run")).unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let journal = format!(
+        r#"{{"boot":"{}","holder":1,"since":"","settings":[{{"path":"devices/system/cpu/setting","old":"a","wanted":"b","now":"c"}}]}}"#,
+        boot.trim()
+    );
+    fs::write(path("run/journal"), journal).unwrap();
+    chown(path("run"), Some(NOBODY), Some(NOBODY)).unwrap();
+    let roots = format!(
+        r#"{{"proc":"/proc","sys":"{}","run":"{}"}}"#,
+        path("sys").display(),
+        path("run").display()
+    );
+    let (mut ours, its) = UnixStream::pair().unwrap();
+    ours.shutdown(Shutdown::Write).unwrap();
+    let mut keeper = capable.poise();
+    finish(keeper.args(["__keep", &roots]).stdin(OwnedFd::from(its))).exits(0);
+    // With its copy of the socket.
+    drop(keeper);
+    let mut told = String::new();
+    ours.read_to_string(&mut told).unwrap();
+    assert!(told.contains("Permission denied"), "{told}");
+    assert!(!told.contains("secret"), "{told}");
 }
 
 #[test]

@@ -109,11 +109,12 @@ fn wanted_khz(facts: &Facts<'_>, policy: &Policy, frequency: Frequency) -> Resul
         (Some(&low), Some(&high)) => Some((low, high)),
         _ => policy.hardware_min_khz.zip(policy.hardware_max_khz),
     };
+    let range = range.filter(|(low, high)| low <= high);
     let (low, high) = range.ok_or_else(|| format!("{name} does not tell its frequencies"))?;
     let base = facts
         .base_khz(policy)
         .filter(|base| (low..=high).contains(base));
-    let at = |share: f64| low + ((high.saturating_sub(low)) as f64 * share).round() as u64;
+    let at = |share: f64| low + ((high - low) as f64 * share).round() as u64;
     let khz = match frequency {
         Frequency::Usual => base.unwrap_or_else(|| at(DEFAULT_SHARE)),
         Frequency::Base => {
@@ -212,6 +213,15 @@ mod tests {
             Frequency::Base,
             Err("policy0 does not tell its nominal frequency"),
         );
+    }
+
+    #[test]
+    fn frequencies_that_make_no_range_are_none() {
+        let laptop = fake::laptop();
+        let file = "devices/system/cpu/cpufreq/policy0/cpuinfo_max_freq";
+        laptop.sys(file, "1000\n");
+        let got = of_first(&laptop, Frequency::Khz(2_000_000));
+        assert_eq!(got.unwrap_err(), "policy0 does not tell its frequencies");
     }
 
     #[test]

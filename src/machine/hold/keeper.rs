@@ -1,8 +1,9 @@
 //! The keeper: a process of its own that gives the machine back when we ask for it, or when we are no more. Changes nothing else, and outlives every signal but SIGKILL.
 //!
 //! It is this program executed anew, in a session of its own, with one end of a socket as its
-//! standard input and a copy of the lock as its output. It sleeps until the socket's other end closes, by our wish or by our death, gives
-//! back what the journal says and tells what became of it. The lock is free when both are gone.
+//! standard input and a copy of the lock as its output. It sleeps until the socket's other end
+//! closes, by our wish or by our death, gives back what the journal says and tells what became of
+//! it. The lock is free when both are gone.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -61,7 +62,12 @@ impl Keeper {
             socket: ours,
         };
         let mut ready = [0];
-        keeper.socket.read_exact(&mut ready)?;
+        if let Err(error) = keeper.socket.read_exact(&mut ready) {
+            // It shall not wake up later and give back what a later one keeps.
+            let _ = keeper.child.kill();
+            let _ = keeper.child.wait();
+            return Err(error);
+        }
         Ok(keeper)
     }
 
