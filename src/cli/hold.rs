@@ -98,6 +98,10 @@ impl Stage {
         interrupt: &Interrupt,
     ) -> anyhow::Result<Stage> {
         let identity = Identity::look(child.as_root)?;
+        // Before anything is waited for.
+        if let Some(Cpus::List(cpus)) = &child.cpu_list {
+            options::must_be_online(cpus)?;
+        }
         let mut held = match hold {
             Some((options, sharing)) => options.begin(sharing, interrupt)?,
             None => Held::default(),
@@ -155,11 +159,8 @@ impl HoldOptions {
             patience: self.wait,
             frequency: self.freq.unwrap_or_default(),
         };
-        let waiting = &mut |holders: &[Holder]| {
-            super::remark(&format!("waiting for {}", lock::holders_text(holders)));
-        };
         let roots = Roots::default();
-        let held = Hold::begin(&roots, wish, interrupt.as_fd(), waiting)
+        let held = Hold::begin(&roots, wish, interrupt.as_fd(), &mut remark_waiting)
             .map_err(|refusal| stopped_or(refusal, interrupt))?;
         if self.require.is_some()
             && let Some((what, cause)) = held.report().not_held.first()
@@ -171,6 +172,10 @@ impl HoldOptions {
         all.hold = Some(held);
         Ok(all)
     }
+}
+
+fn remark_waiting(holders: &[Holder]) {
+    super::remark(&format!("waiting for {}", lock::holders_text(holders)));
 }
 
 /// A lock that was refused since the user stopped us is no error.
@@ -272,6 +277,9 @@ impl Drop for Held {
 #[derive(Debug, Args)]
 #[command(
     mut_arg("cpu_list", |cpus| cpus.visible_alias("cpu")),
+    mut_arg("env_padding", |padding| {
+        padding.help("Lengthen its environment by 0 to 4080 bytes, drawn anew: that moves its stack")
+    }),
     after_help = "The exit code is the command's own; 5 when the machine is held by others for longer than \
 --wait, or cannot be held as --require asks."
 )]
@@ -284,6 +292,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     shared: bool,
 
+    /// Say nothing but errors.
+    #[arg(short, long)]
+    quiet: bool,
+
     #[command(flatten)]
     options: HoldOptions,
 
@@ -291,16 +303,16 @@ pub(super) struct Arguments {
     child: ChildOptions,
 
     /// Tell who holds the machine, and what would be given back.
-    #[arg(long, conflicts_with_all = ["restore", "command"])]
+    #[arg(long, help_heading = "Instead of running a command", conflicts_with_all = ["restore", "command"])]
     status: bool,
 
     /// Give back what a hold that was killed has left.
-    #[arg(long, conflicts_with = "command")]
+    #[arg(
+        long,
+        help_heading = "Instead of running a command",
+        conflicts_with = "command"
+    )]
     restore: bool,
-
-    /// Say nothing but errors.
-    #[arg(short, long)]
-    quiet: bool,
 }
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
@@ -343,25 +355,21 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         stage.remark();
     }
     let mut tally = Tally::default();
-    match command.observe(&ONCE, &interrupt, &mut |_| Ok(()))? {
+    let once = Turn {
+        workload: 0,
+        order: Order::default(),
+        coin: false,
+        // For --env-padding.
+        draw: options::seed(None),
+        only: true,
+    };
+    match command.observe(&once, &interrupt, &mut |_| Ok(()))? {
         Outcome::Observed(observed) => tally.failed_code = Some(observed.code),
         Outcome::Failed { code, .. } => tally.failed_code = Some(code),
         Outcome::Interrupted(signal) => tally.interrupted = Some(signal),
     }
     Ok(stat::code(&tally))
 }
-
-const ONCE: Turn = Turn {
-    workload: 0,
-    order: Order {
-        sequence: 0,
-        round: 0,
-        position: 0,
-    },
-    coin: false,
-    draw: 0,
-    only: true,
-};
 
 /// Who holds the machine, and what would be given back.
 fn status(roots: &Roots) -> anyhow::Result<String> {
@@ -405,7 +413,7 @@ fn restore(roots: &Roots, wait: Option<Duration>, interrupt: &Interrupt) -> anyh
         Sharing::Exclusive,
         patience,
         interrupt.as_fd(),
-        &mut |_| {},
+        &mut remark_waiting,
     )
     .map_err(|refusal| stopped_or(refusal, interrupt))?;
     let returned = hold::give_back(roots)?;

@@ -282,7 +282,6 @@ impl Bound {
         let list = match cpus {
             Cpus::Any => return Ok(Bound::default()),
             Cpus::List(list) => {
-                must_be_online(list)?;
                 let cpus = if list.len() == 1 { "CPU" } else { "CPUs" };
                 return Ok(Bound {
                     what: Some(format!("{cpus} {list}")),

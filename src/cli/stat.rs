@@ -43,7 +43,8 @@ const DETAILS: [&str; 2] = [
 #[derive(Debug, Args)]
 #[command(
     after_help = "The exit code is the command's own; 128 + n when signal n ended it, \
-126 or 127 when it could not be executed, 124 after --timeout, 5 when counting, or what was set for the command, is not permitted."
+126 or 127 when it could not be executed, 124 after --timeout, 5 when counting, or what was set for the command, is not permitted, \
+or when the machine is held by others for longer than --wait, or cannot be held as --require asks."
 )]
 pub(super) struct Arguments {
     /// The command and its arguments.

@@ -33,6 +33,9 @@ pub use journal::{Error, Journal};
 pub use partition::Partition;
 pub use setting::{Fate, Setting};
 
+/// Why who shares the lock does not hold the frequency.
+const SHARED: &str = "others that share the lock may run at the same time";
+
 /// What is to be held.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish {
@@ -91,7 +94,8 @@ pub struct Returned {
 impl Hold {
     /// Takes the lock, gives back what an earlier hold has left, and holds the frequency as far
     /// as we may. `stop` ends the waiting for others when it polls readable; `waiting` is told
-    /// for whom we wait. When an ancestor of ours holds the machine, it is held for us, too.
+    /// for whom we wait. When an ancestor of ours holds the machine, it is held for us, too, as
+    /// far as it is held.
     ///
     /// Errors: [`Refusal`] when the lock cannot be had. All else that cannot be held is told by
     /// [`Hold::report`].
@@ -113,10 +117,11 @@ impl Hold {
             .into_iter()
             .find(|holder| holder.is_ancestor(roots));
         if let Some(ancestor) = ancestor {
-            let by = lock::holders_text(&[ancestor]);
-            hold.report
-                .held
-                .push(format!("all that {by} holds, which started us"));
+            hold.rely_on(ancestor);
+            if wish.frequency != Frequency::default() {
+                let doubt = "--freq is not heeded: who started us holds the machine";
+                hold.report.doubts.push(doubt.to_owned());
+            }
             return Ok(hold);
         }
         let lock = Lock::take(roots, wish.sharing, wish.patience, stop, waiting)?;
@@ -124,7 +129,7 @@ impl Hold {
         match wish.sharing {
             Sharing::Shared => {
                 hold.report.held.push("the lock, with others".to_owned());
-                let why = Cause::new("others that share the lock may run at the same time");
+                let why = Cause::new(SHARED);
                 hold.report.not_held.push(("frequency", why));
             }
             Sharing::Exclusive => {
@@ -183,6 +188,29 @@ impl Hold {
             .collect();
         told.extend(self.give_back());
         told
+    }
+
+    /// Leaves the machine as `ancestor` holds it, and tells how that is.
+    fn rely_on(&mut self, ancestor: Holder) {
+        let holds_frequency = || match Journal::read(&self.roots) {
+            Ok(Some(journal)) => {
+                Some(journal.holder) == ancestor.pid && !journal.settings.is_empty()
+            }
+            _ => false,
+        };
+        let why = match ancestor.sharing {
+            Sharing::Shared => Some(SHARED),
+            Sharing::Exclusive if holds_frequency() => None,
+            Sharing::Exclusive => Some("who started us does not hold it"),
+        };
+        match why {
+            None => self.report.holds_frequency = true,
+            Some(why) => self.report.not_held.push(("frequency", Cause::new(why))),
+        }
+        let by = lock::holders_text(&[ancestor]);
+        self.report
+            .held
+            .push(format!("all that {by} holds, which started us"));
     }
 
     /// Gives back what an earlier hold has left.
@@ -439,4 +467,44 @@ pub fn journal(roots: &Roots) -> Result<Option<Journal>, Error> {
 
 fn cause(error: Error) -> Cause {
     Cause::new(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::fake;
+
+    #[test]
+    fn an_ancestor_holds_for_us_what_it_holds() {
+        let laptop = fake::laptop();
+        let own = std::process::id() as i32;
+        let check = |pid, sharing, want| {
+            let mut hold = Hold {
+                roots: laptop.roots.clone(),
+                sharing: Sharing::Exclusive,
+                keeper: None,
+                partition: None,
+                report: Report::default(),
+                lock: None,
+            };
+            hold.rely_on(Holder {
+                pid: Some(pid),
+                sharing,
+                command: None,
+                since: None,
+                stopped: false,
+            });
+            let report = hold.report();
+            assert_eq!(report.holds_frequency, want, "{pid} {sharing:?}");
+            assert_eq!(report.not_held.is_empty(), want, "{pid} {sharing:?}");
+        };
+        check(own, Sharing::Exclusive, false);
+        let settings = cpufreq::settings(&Facts::new(&laptop.roots), Frequency::Usual).unwrap();
+        let journal = Journal::begin(&laptop.roots, settings);
+        journal.write(&laptop.roots).unwrap();
+        check(own, Sharing::Exclusive, true);
+        check(own, Sharing::Shared, false);
+        // Left by another.
+        check(own + 1, Sharing::Exclusive, false);
+    }
 }

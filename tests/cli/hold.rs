@@ -66,6 +66,9 @@ fn who_waits_is_told_for_whom() {
         .says(&["waiting for"]);
     hold("hold --shared --wait 0 -- true").exits(5);
     hold("hold --restore").exits(5).says(&about);
+    hold("hold --restore --wait 50ms")
+        .exits(5)
+        .says(&["waiting for"]);
     hold("stat --wait 0 -- true").exits(5).says(&about);
     hold("stat --no-hold -- true").exits(0);
     hold("stat -C 0 --timeout 1 -q").exits(0);
@@ -106,11 +109,33 @@ fn many_share_and_keep_others_away() {
 }
 
 #[test]
+fn the_environment_is_padded_anew_by_every_hold() {
+    let _alone = alone();
+    let length = || {
+        let script = "printf %s \"$POISE_PADDING\"";
+        let ran = finish(holding("hold -q --env-padding -- sh -c").arg(script));
+        ran.exits(0).stdout.len()
+    };
+    // One of 256 lengths each.
+    let lengths = [(); 4].map(|()| length());
+    assert!(lengths.iter().any(|&one| one != lengths[0]), "{lengths:?}");
+    assert!(lengths.iter().all(|one| one % 16 == 0), "{lengths:?}");
+}
+
+#[test]
 fn what_is_started_by_the_holder_is_held_with_it() {
     let _alone = alone();
     let program = env!("CARGO_BIN_EXE_poise");
     let ran = finish(holding("hold -- ").arg(program).args(words("stat -- true")));
     ran.exits(0).says(&["which started us"]);
+    // But no more than the holder holds.
+    let required = "stat --require hold -- true";
+    let ran = finish(
+        holding("hold --shared -- ")
+            .arg(program)
+            .args(words(required)),
+    );
+    ran.exits(5).says(&["others that share the lock"]);
 }
 
 #[test]

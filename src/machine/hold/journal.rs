@@ -77,7 +77,17 @@ impl Journal {
         };
         let mut text = String::new();
         File::from(file).read_to_string(&mut text).map_err(failed)?;
-        let journal: Journal = serde_json::from_str(&text).map_err(|e| failed(e.into()))?;
+        let damaged = |error: serde_json::Error| {
+            let path = roots.run.join(NAME);
+            failed(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "it is damaged ({error}); look what it says, and rm {}",
+                    path.display()
+                ),
+            ))
+        };
+        let journal: Journal = serde_json::from_str(&text).map_err(damaged)?;
         Ok((journal.boot == boot(roots)).then_some(journal))
     }
 

@@ -254,12 +254,18 @@ fn command_text(words: &[u8]) -> String {
     let text: String = text
         .trim_end_matches('\0')
         .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if plays_tricks(c) { ' ' } else { c })
         .collect();
     match text.char_indices().nth(COMMAND_LENGTH) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
+}
+
+/// Controls, and those of Unicode that turn the direction of the text.
+fn plays_tricks(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -380,6 +386,7 @@ mod tests {
         let check = |words: &[u8], want: &str| assert_eq!(command_text(words), want);
         check(b"poise\0hold\0--\0make\0", "poise hold -- make");
         check(b"evil\0\x1b[2J\0", "evil  [2J");
+        check("\u{202e}live".as_bytes(), " live");
         check(
             "ä".repeat(70).as_bytes(),
             &format!("{}…", "ä".repeat(COMMAND_LENGTH)),
