@@ -22,7 +22,7 @@ type Cost = [f64; 2];
 
 /// A million lines compared, to benchstat's time and memory.
 pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<[Row; 2]> {
-    const ROUNDS: usize = 6;
+    const ROUNDS: usize = 2;
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let files = [("old.txt", 1), ("new.txt", 2)].map(|(name, seed)| (directory.join(name), seed));
     for (file, seed) in &files {
