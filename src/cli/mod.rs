@@ -8,6 +8,7 @@ mod compare;
 mod contest;
 mod doctor;
 mod events;
+mod faults;
 mod generate;
 mod hold;
 mod identity;
@@ -71,6 +72,7 @@ enum Verb {
     Ab(Box<ab::Arguments>),
     Compare(Box<compare::Arguments>),
     Bench(Box<bench::Arguments>),
+    Faults(Box<faults::Arguments>),
     Hold(hold::Arguments),
     Events(events::Arguments),
     Doctor(doctor::Arguments),
@@ -117,6 +119,7 @@ pub fn main() -> ExitCode {
         Verb::Ab(arguments) => ab::main(*arguments),
         Verb::Compare(arguments) => compare::main(&arguments),
         Verb::Bench(arguments) => bench::main(*arguments),
+        Verb::Faults(arguments) => faults::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),

@@ -5,16 +5,20 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::Signal;
 use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::loops::{self, Prepared};
+use super::interrupt::Interrupt;
+use super::loops::{self, Point, Prepared};
 use super::schedule::Turn;
 use super::surroundings::Surroundings;
+use super::wait::{Wait, Woken};
 use crate::perf::catalog::Catalog;
 use crate::perf::plan::Readings;
 use crate::perf::reading::Reading;
@@ -62,6 +66,11 @@ pub enum Job {
         /// Operations timed.
         iterations: u64,
     },
+    /// The heap loop over many sizes.
+    Sweep {
+        /// Their order is drawn from it.
+        seed: u64,
+    },
 }
 
 /// What the process found; what it writes, as JSON.
@@ -89,6 +98,11 @@ pub enum Report {
         clock_ns: f64,
         /// The clock's smallest step in nanoseconds.
         step_ns: u64,
+    },
+    /// Of [`Job::Sweep`].
+    Swept {
+        /// What was measured, in the order in which it ran.
+        points: Vec<Point>,
     },
     /// It could not be done.
     Failed {
@@ -234,6 +248,26 @@ impl<'s> Started<'s> {
     }
 }
 
+/// Has a fresh process do what `request` says, in its turn if it has one; the inner error is the
+/// signal that stopped us.
+pub(super) fn ask(
+    request: &Request,
+    surroundings: &Surroundings,
+    turn: Option<&Turn>,
+    interrupt: &Interrupt,
+) -> Result<Result<Report, Signal>, Error> {
+    let started = Started::start(request, surroundings, turn)?;
+    let mut wait = Wait::new(Instant::now(), None, None, interrupt);
+    match wait
+        .until(Some(started.pidfd()), None)
+        .map_err(|errno| Error::system("wait")(errno.into()))?
+    {
+        // Dropped, the process is killed and reaped.
+        Woken::Interrupted(signal) => Ok(Err(signal)),
+        _ => started.hear().map(Ok),
+    }
+}
+
 /// The measured process's life: does what `request` says and reports.
 pub fn serve(request: &str) -> io::Result<()> {
     let mut report = descriptor::inherited(REPORT_FD)?;
@@ -284,6 +318,10 @@ fn perform(request: &Request) -> Result<Report, String> {
             })
         }
         Job::Latency { iterations } => time_each(&mut work, iterations),
+        Job::Sweep { seed } => {
+            let points = spec.sweep(seed).map_err(|error| error.to_string())?;
+            Ok(Report::Swept { points })
+        }
     }
 }
 

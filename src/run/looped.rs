@@ -4,17 +4,16 @@ use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use nix::sys::signal::Signal;
 
-use super::batch::{self, Batch, Job, Report, Request, Started};
+use super::batch::{self, Batch, Job, Report, Request};
 use super::interrupt::Interrupt;
 use super::loops::LoopSpec;
 use super::schedule::Turn;
 use super::surroundings::Surroundings;
-use super::wait::{Wait, Woken};
 use super::{Error, Observed, Outcome, Workload, exact};
 use crate::perf::plan::{Kind, Plan};
 use crate::sample::{Cause, Figure, Name, Part, Value, Warning};
@@ -101,16 +100,7 @@ impl<'p> Looped<'p> {
             scratch: self.scratch.clone(),
             job,
         };
-        let started = Started::start(&request, self.surroundings, turn)?;
-        let mut wait = Wait::new(Instant::now(), None, None, interrupt);
-        match wait
-            .until(Some(started.pidfd()), None)
-            .map_err(|errno| Error::system("wait")(errno.into()))?
-        {
-            // Dropped, the process is killed and reaped.
-            Woken::Interrupted(signal) => Ok(Err(signal)),
-            _ => started.hear().map(Ok),
-        }
+        batch::ask(&request, self.surroundings, turn, interrupt)
     }
 
     fn slopes(&self, rotation: Option<u64>, [empty, small, large]: [Batch; 3]) -> Observed {

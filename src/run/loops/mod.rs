@@ -10,7 +10,9 @@
 //! (`Write/size=512/to=pipe`).
 
 mod spec;
+mod sweep;
 mod work;
 
 pub use spec::{LoopError, LoopInfo, LoopSpec, Parameter, Values, catalog, parse};
+pub use sweep::Point;
 pub use work::Prepared;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::sample::{Cause, Name};
-use crate::sys::memory::{huge_page_bytes, page_bytes};
+use crate::sys::memory::{Pages, huge_page_bytes, page_bytes};
 use crate::sys::spin;
 
 const MIB: u64 = 1 << 20;
@@ -581,6 +581,11 @@ impl LoopSpec {
         }
     }
 
+    /// Whether its memory is made by the call that maps it, so that nothing faults.
+    pub fn is_populated(&self) -> bool {
+        matches!(self.info.kind, Kind::Heap) && self.pages() == Pages::Populated
+    }
+
     /// The number that parameter `key` has.
     pub(super) fn number(&self, key: &str) -> u64 {
         match self.setting(key) {
@@ -599,6 +604,15 @@ impl LoopSpec {
 
     pub(super) fn heap_bytes(&self) -> u64 {
         self.number("MiB") * MIB
+    }
+
+    /// The pages that the loop `heap` is made of.
+    pub(super) fn pages(&self) -> Pages {
+        match self.text("pages") {
+            "thp" => Pages::Huge,
+            "populate" => Pages::Populated,
+            _ => Pages::Base,
+        }
     }
 
     fn setting(&self, key: &str) -> Option<&Setting> {

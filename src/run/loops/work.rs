@@ -368,11 +368,7 @@ impl Heap {
                 cause: Cause::new(why).cure("choose a smaller MiB="),
             });
         }
-        let pages = match spec.text("pages") {
-            "thp" => Pages::Huge,
-            "populate" => Pages::Populated,
-            _ => Pages::Base,
-        };
+        let pages = spec.pages();
         let keep = spec.text("pass") == "2";
         let mut heap = Heap {
             bytes: bytes as usize,
