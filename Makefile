@@ -23,7 +23,7 @@ STATIC = $(shell mkdir -p $(TARGET); echo 'int main(void) { return 0; }' | \
 # rustup puts cargo here; a shell that is older than that does not know.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: build run test test-vm lint fuzz bench install uninstall clean setup toolchain peers help
+.PHONY: build run test test-vm lint bpf bpf-check fuzz bench install uninstall clean setup toolchain peers help
 
 build: toolchain ## Build the release.
 	$(CARGO) rustc --locked --release --bin poise -- $(if $(STATIC),-C target-feature=+crt-static)
@@ -51,6 +51,47 @@ lint: toolchain ## Check the format, and everything the compiler, clippy and rus
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+# The compiler of the objects in bpf/, which are committed: another one makes other objects.
+BPF_CLANG ?= clang-14
+BPF_STRIP ?= llvm-strip-14
+BPF_FLAGS := -O2 -g -mcpu=v3 -target bpf -Wall -Werror -Wno-unused-variable -Wno-unused-function -ffile-prefix-map=$(CURDIR)=.
+BPF_SOURCES := $(wildcard bpf/*.bpf.c)
+
+# `compile_bpf SOURCE OBJECT`
+define compile_bpf
+compile_bpf() {
+	$(BPF_CLANG) $(BPF_FLAGS) -c "$$1" -o "$$2"
+	$(BPF_STRIP) -g "$$2"
+}
+endef
+
+bpf: ## Compile the programs that poise loads into the kernel, after a change of theirs.
+	@$(provide)
+	$(compile_bpf)
+	command -v $(BPF_CLANG) >/dev/null || provide 'to compile BPF' clang-14 llvm-14
+	for source in $(BPF_SOURCES); do
+		compile_bpf "$$source" "$${source%.c}.o"
+	done
+
+bpf-check: ## Compile them again and compare with what is committed, where that compiler is.
+	@$(provide)
+	$(compile_bpf)
+	command -v $(BPF_CLANG) >/dev/null || provide 'to check the BPF objects' clang-14 llvm-14 || {
+		echo 'not run: bpf-check: $(BPF_CLANG) is not here, and another compiler makes other objects'
+		exit 0
+	}
+	again=$$(mktemp -d)
+	trap 'rm -r "$$again"' EXIT
+	for source in $(BPF_SOURCES); do
+		object=$${source%.c}.o
+		compile_bpf "$$source" "$$again/object"
+		cmp "$$again/object" "$$object" || {
+			echo "make: $$object is not what $$source compiles to: make bpf" >&2
+			exit 1
+		}
+	done
+	echo 'bpf-check: $(words $(BPF_SOURCES)) objects are what their sources compile to'
 
 # Seconds that each input format is fuzzed for.
 FUZZ_SECONDS ?= 60

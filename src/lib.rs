@@ -230,6 +230,7 @@ pub mod doctor;
 pub mod format;
 pub mod machine;
 pub mod perf;
+pub mod probe;
 pub mod query;
 pub mod report;
 pub mod run;

@@ -30,7 +30,8 @@ const FLOORS: [(&str, u8); 17] = [
 const KNOWLEDGE: [&str; 5] = ["unit", "sample", "format", "query", "stats"];
 
 /// Crates that talk to the kernel.
-const KERNEL_CRATES: [&str; 6] = [
+const KERNEL_CRATES: [&str; 7] = [
+    "aya",
     "libc",
     "nix",
     "procfs",

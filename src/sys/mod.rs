@@ -12,5 +12,6 @@ pub mod page;
 pub mod perf_event;
 pub mod privilege;
 pub mod ring;
+pub mod shared;
 pub mod signal;
 pub mod spin;

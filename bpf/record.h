@@ -1,0 +1,57 @@
+/* The memory that our programs share with Rust (src/probe/record.rs); a test there holds both to
+ * the same layout. All of it is maps that user space maps. */
+#pragma once
+#include "kernel.h"
+
+/* What user space tells the programs, and what they tell of themselves. */
+struct control {
+	u64 wanted;       /* process, in the namespace of whoever reads the iterator, to be followed */
+	u64 at_exec;      /* 1: from its next exec on; 0: from now on, with all its threads */
+	u64 waiting;      /* thread (initial namespace) that is followed from its next exec on */
+	u64 followed;     /* threads ever followed */
+	u64 collisions;   /* threads not followed, for their slot was taken */
+	u64 first_ns;     /* when the first thread was followed */
+};
+
+/* A followed thread stands in the slot of its thread id, modulo their number. One cache line, for
+ * threads of neighbouring ids run on different CPUs. */
+#define SLOTS 65536
+
+struct slot {
+	u32 tid; /* in the initial namespace; 0 is nobody */
+	u32 tgid;
+	u64 payload[7]; /* each profiler's own; 0 when a thread is new */
+};
+
+/* Of the syscalls: what a thread's slot holds besides. */
+struct syscall_slot {
+	u32 tid;
+	u32 tgid;
+	u64 start_ns;     /* when the call that is under way began; 0 is none */
+	u64 row;          /* of which syscall */
+	u64 off_ns;       /* how long it was off the CPU */
+	u64 off_since_ns; /* since when it is; 0 when it is not */
+	u64 spare[3];
+};
+
+/* One row a syscall and CPU. The last one takes calls of other numberings (32-bit, x32). */
+#define ROWS 512
+#define FOREIGN (ROWS - 1)
+
+/* Durations fall into buckets of an eighth of an octave, from 32 ns on; the first and the last
+ * take what lies outside. */
+#define BUCKETS 256
+#define FIRST_OCTAVE 5
+#define EIGHTHS 8
+
+struct row {
+	u64 calls;      /* in count-only mode: all; else those that have returned */
+	u64 total_ns;
+	u64 longest_ns;
+	u64 off_ns;     /* of the total: off the CPU */
+	u64 errors;
+	u64 bytes;      /* the sum of what was returned */
+	u64 unfinished; /* the thread ended in it */
+	u64 spare;
+	u64 buckets[BUCKETS];
+};
