@@ -1,7 +1,9 @@
 //! Programs in the kernel: loaded, attached, read, and detached again. The only loader of BPF; never runs a workload, and never leaves a program behind, for all links are descriptors of ours.
 
 pub mod btf;
+pub mod faults;
 pub mod kernel;
+pub mod mappings;
 pub mod object;
 pub mod record;
 
