@@ -3,7 +3,7 @@
 pub mod attach;
 pub mod batch;
 pub mod command;
-pub mod fault_cost;
+pub mod faults;
 pub mod frequency;
 pub mod interrupt;
 pub mod looped;

@@ -3,12 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::batch::{self, Job, Report, Request};
-use super::interrupt::Interrupt;
-use super::loops::{LoopSpec, Point};
-use super::schedule::Turn;
-use super::surroundings::Surroundings;
-use super::{Error, Observed, Outcome, Workload, exact};
+use super::super::batch::{self, Job, Report, Request};
+use super::super::interrupt::Interrupt;
+use super::super::loops::{LoopSpec, Point};
+use super::super::schedule::Turn;
+use super::super::surroundings::Surroundings;
+use super::super::{Error, Observed, Outcome, Workload, exact};
 use crate::sample::{Figure, Name, Value};
 use crate::stats::order::median;
 use crate::stats::regression::{correlation, theil_sen};

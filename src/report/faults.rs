@@ -1,0 +1,277 @@
+//! The page faults of a run on one screen: by kind, by mapping, by call site, over time. Never sums anything up but what is left out.
+
+use std::fmt::Write;
+
+use super::text::{Style, sparkline};
+use crate::run::faults::profile::{Sum, Timeline};
+use crate::run::faults::watch::Rung;
+use crate::sample::{Cause, Figure, Sample};
+use crate::unit::{Dimension, Scale, Unit, human};
+
+/// What stands beside the samples.
+pub struct Aside<'a> {
+    /// In which way faults were seen.
+    pub rung: Rung,
+    /// Whether the processor's reason for each was.
+    pub sees_reasons: bool,
+    /// Why there was no better way.
+    pub why: Option<&'a Cause>,
+    /// Faults over time, and when that ended.
+    pub timeline: Option<(&'a Timeline, u64)>,
+}
+
+/// The samples of one run.
+pub fn screen(samples: &[Sample], aside: &Aside<'_>, style: Style) -> String {
+    let mut text = String::new();
+    let Some(whole) = samples.first() else {
+        return text;
+    };
+    text.push_str(&headline(whole, aside));
+    let of = |base: &str| -> Vec<&Sample> {
+        let own = samples
+            .iter()
+            .filter(|sample| sample.benchmark.base() == base);
+        own.collect()
+    };
+    for (base, title, most) in [
+        ("FaultKind", "kind", usize::MAX),
+        ("FaultMapping", "mapping", 12),
+    ] {
+        text.push_str(&table(title, &of(base), most, style.width));
+    }
+    text.push_str(&sites(&of("FaultSite"), style.width));
+    text.push_str(&populated(&of("Populate")));
+    if let Some((timeline, end_ns)) = aside.timeline {
+        text.push_str(&over_time(timeline, end_ns, style.width));
+    }
+    text.push_str(&notes(whole, aside));
+    text
+}
+
+fn headline(whole: &Sample, aside: &Aside<'_>) -> String {
+    let faults = number(whole, "faults").unwrap_or(0.0);
+    let seconds = |unit| number(whole, unit).map(|sec| human(&Unit::named("sec"), sec));
+    let mut text = format!(
+        "{} page faults in {}, {} in their handlers",
+        grouped(faults),
+        seconds("sec/op").unwrap_or_default(),
+        seconds("handler-sec").unwrap_or_default(),
+    );
+    if let (Some(share), Some(cpu)) = (number(whole, "CPU-share"), seconds("task-clock-sec/op")) {
+        let _ = write!(text, ": {} of {cpu} of CPU time", percent(share));
+    }
+    let way = match aside.rung {
+        Rung::Programs => "programs in the kernel",
+        Rung::Rings => "software events, in user mode only",
+    };
+    let _ = writeln!(text, "\nseen by {way}");
+    text
+}
+
+/// A line a sample, the columns that the width has room for.
+fn table(title: &str, samples: &[&Sample], most: usize, width: usize) -> String {
+    if samples.is_empty() {
+        return String::new();
+    }
+    let shown = &samples[..samples.len().min(most)];
+    let mut columns: Vec<(&str, Vec<String>)> = vec![(title, Vec::new())];
+    columns[0]
+        .1
+        .extend(shown.iter().map(|sample| parameter(sample, title)));
+    if title == "kind" {
+        let modes = shown.iter().map(|sample| parameter(sample, "mode"));
+        columns.push(("mode", modes.collect()));
+    }
+    let of = |write: &dyn Fn(&Sample) -> String| shown.iter().map(|sample| write(sample)).collect();
+    let count = |sample: &Sample| grouped(number(sample, "faults").unwrap_or(0.0));
+    columns.push(("faults", of(&count)));
+    let time = |unit: &'static str| {
+        move |sample: &Sample| {
+            let sec = number(sample, unit);
+            sec.map_or("-".to_owned(), |sec| human(&Unit::named("sec"), sec))
+        }
+    };
+    columns.push(("time", of(&time("handler-sec"))));
+    let share = |sample: &Sample| number(sample, "CPU-share").map_or("-".to_owned(), percent);
+    columns.push(("of CPU", of(&share)));
+    for (name, unit) in [
+        ("mean", "sec/op"),
+        ("p50", "p50-sec"),
+        ("p99", "p99-sec"),
+        ("max", "max-sec"),
+    ] {
+        columns.push((name, of(&time(unit))));
+    }
+    let words = columns.iter().filter(|(name, _)| is_word(name)).count();
+    let mut text = String::from("\n");
+    for line in 0..=shown.len() {
+        let mut written = String::new();
+        for (at, (name, cells)) in columns.iter().enumerate() {
+            let widest = cells
+                .iter()
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0);
+            let room = widest.max(name.len());
+            let cell = match line {
+                0 => name,
+                line => cells[line - 1].as_str(),
+            };
+            if at >= words + 2 && written.chars().count() + 2 + room > width {
+                break;
+            }
+            let _ = match is_word(name) {
+                true => write!(written, "  {cell:<room$}"),
+                false => write!(written, "  {cell:>room$}"),
+            };
+        }
+        let _ = writeln!(text, "{}", written.trim_end());
+    }
+    let rest = &samples[shown.len()..];
+    if !rest.is_empty() {
+        let sum = |unit| rest.iter().filter_map(|sample| number(sample, unit)).sum();
+        let (faults, sec): (f64, f64) = (sum("faults"), sum("handler-sec"));
+        let _ = writeln!(
+            text,
+            "  and {} more: {} faults, {}",
+            rest.len(),
+            grouped(faults),
+            human(&Unit::named("sec"), sec)
+        );
+    }
+    text
+}
+
+fn is_word(column: &str) -> bool {
+    matches!(column, "kind" | "mode" | "mapping")
+}
+
+/// The call sites, each with as many of its callers as a line has room for.
+fn sites(samples: &[&Sample], width: usize) -> String {
+    const MOST: usize = 15;
+    let mut text = String::new();
+    for sample in samples.iter().take(MOST) {
+        if text.is_empty() {
+            text.push_str("\n    faults        time  call site ← callers\n");
+        }
+        let faults = grouped(number(sample, "faults").unwrap_or(0.0));
+        let sec = number(sample, "handler-sec").unwrap_or(0.0);
+        let time = human(&Unit::named("sec"), sec);
+        let site = parameter(sample, "site").replace('<', " ← ");
+        let line = format!("  {faults:>8}  {time:>10}  {site}");
+        let cut: String = line.chars().take(width.max(40)).collect();
+        let _ = writeln!(text, "{cut}");
+    }
+    if let Some(more @ 1..) = samples.len().checked_sub(MOST) {
+        let _ = writeln!(text, "  and {more} more");
+    }
+    text
+}
+
+fn populated(samples: &[&Sample]) -> String {
+    let mut text = String::new();
+    for sample in samples {
+        if text.is_empty() {
+            text.push_str(
+                "\n  pages made without faults, by mmap(MAP_POPULATE), madvise and mlock\n",
+            );
+        }
+        let value = |unit| number(sample, unit).unwrap_or(0.0);
+        let _ = writeln!(
+            text,
+            "  {}: {} calls made {} pages in {}, {} each",
+            parameter(sample, "mapping"),
+            grouped(value("calls")),
+            grouped(value("pages")),
+            human(&Unit::named("sec"), value("call-sec")),
+            human(&Unit::named("sec"), value("sec/op")),
+        );
+    }
+    text
+}
+
+fn over_time(timeline: &Timeline, end_ns: u64, width: usize) -> String {
+    let room = width.saturating_sub(12).clamp(10, 60);
+    let (parts, each_ns) = timeline.parts(end_ns, room);
+    let each_sec = each_ns as f64 / 1e9;
+    let drawn = |of: fn(&Sum) -> f64| {
+        let series: Vec<f64> = parts.iter().map(of).collect();
+        sparkline(&series, room)
+    };
+    let each = Scale::for_figure(Dimension::Seconds, each_sec).write(each_sec);
+    let most = parts.iter().map(|part| part.faults).max().unwrap_or(0);
+    let busiest = parts.iter().map(|part| part.handler_ns).max().unwrap_or(0) as f64 / 1e9;
+    let busiest = human(&Unit::named("sec"), busiest);
+    format!(
+        "\n  over time, {each} a bar: up to {} faults and {busiest} in their handlers\n  faults  {}\n  time    {}\n",
+        grouped(most as f64),
+        drawn(|part| part.faults as f64),
+        drawn(|part| part.handler_ns as f64),
+    )
+}
+
+/// What is not seen, and what would show it.
+fn notes(whole: &Sample, aside: &Aside<'_>) -> String {
+    let mut notes: Vec<String> = Vec::new();
+    if aside.rung == Rung::Rings {
+        notes.push(
+            "kinds, faults in the kernel's own accesses and pages made by mmap are not seen; times hold what writing a record costs"
+                .to_owned(),
+        );
+        notes.extend(
+            aside
+                .why
+                .map(|cause| format!("why not by programs: {cause}")),
+        );
+    } else if !aside.sees_reasons {
+        notes.push(
+            "this kernel has no tracepoint at the exception, so that zero-filled and copied pages are not told apart"
+                .to_owned(),
+        );
+    }
+    if let Some(unseen @ 1.0..) = number(whole, "unseen-faults") {
+        let unseen = grouped(unseen);
+        notes.push(match aside.rung {
+            Rung::Programs => format!("{unseen} more faults were counted and not seen one by one: of the exec, and of what began before"),
+            Rung::Rings => format!("{unseen} more faults were counted and not seen one by one"),
+        });
+    }
+    notes.extend(
+        whole
+            .warnings
+            .iter()
+            .map(|warning| format!("warning: {}", warning.0)),
+    );
+    let mut text = String::new();
+    for note in notes {
+        let _ = writeln!(text, "{}{note}", if text.is_empty() { "\n" } else { "" });
+    }
+    text
+}
+
+fn number(sample: &Sample, unit: &str) -> Option<f64> {
+    sample.figure(unit).and_then(Figure::number)
+}
+
+fn parameter(sample: &Sample, key: &str) -> String {
+    let parameters = sample.benchmark.parameters();
+    let found = parameters.iter().find(|(known, _)| known == key);
+    found.map_or(String::new(), |(_, value)| value.clone())
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// `32 768`
+fn grouped(count: f64) -> String {
+    let digits = format!("{count:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,438 @@
+//! Seeing faults: by programs in the kernel or, without privilege, by rings of software events. Never starts what it watches.
+//!
+//! Faults come with addresses. What these are the kernel tells by other records (which memory is
+//! mapped, who forks, who executes), and both are brought into the order of time here. Names that
+//! processes give to anonymous memory nobody tells: for these `/proc/PID/maps` is read now and then.
+
+use std::collections::HashMap;
+use std::fs;
+use std::mem;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::super::Error;
+use super::profile::{Event, Profile, Trust};
+use crate::machine::{Facts, Roots};
+use crate::perf::catalog::Catalog;
+use crate::perf::event::Event as Counted;
+use crate::perf::record::{Body, Layout, Mapped, Mode, PerfRecord};
+use crate::perf::ring::{Rate, Recording, Ring};
+use crate::perf::{self, Access as PerfAccess};
+use crate::probe::faults::{Access, Fault, Tracer, What};
+use crate::probe::kernel;
+use crate::probe::mappings::{Area, Mapping, Space};
+use crate::sample::{Cause, Value};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::perf_event::Target;
+use crate::sys::privilege;
+
+/// A way to see faults, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// Programs in the kernel.
+    Programs,
+    /// Rings of software events in user mode.
+    Rings,
+}
+
+impl Rung {
+    /// Its name, as users and records have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Rung::Programs => "bpf",
+            Rung::Rings => "rings",
+        }
+    }
+}
+
+/// Sees faults in one of the ways, and sums them up.
+pub struct Watch {
+    source: Source,
+    with_stacks: bool,
+    /// Told, but perhaps not in order yet.
+    pending: Vec<(u64, Told)>,
+    /// Beginnings of faults whose end was not told yet, by thread.
+    begun: HashMap<i32, Begun>,
+    /// When which process's memory was last looked at, and how long that took.
+    looks: HashMap<i32, (Instant, Duration)>,
+    unnamed: Vec<i32>,
+    profile: Profile,
+    end_ns: u64,
+    malformed: u64,
+}
+
+/// Where faults are told. In both, rings tell what memory is mapped.
+struct Source {
+    tracer: Option<Tracer>,
+    rings: Vec<Ring>,
+}
+
+/// What a record says.
+enum Told {
+    Event(Event),
+    /// A thread's fault began.
+    Begin(i32, Begun),
+    /// A thread's fault is done, which lacks its beginning.
+    End(i32, Fault),
+}
+
+struct Begun {
+    at_ns: u64,
+    address: u64,
+    stack: Vec<u64>,
+}
+
+/// What is told at a time may come out of another CPU's ring a little later.
+const SLACK_NS: u64 = 2_000_000;
+
+/// A process's memory is looked at no more often than this …
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// … and for no larger a part of the time.
+const LOOK_SHARE: u32 = 200;
+
+/// How often it is to be looked.
+pub const LOOK: Duration = Duration::from_millis(5);
+
+/// Room for records of one CPU when nothing but mappings is told.
+const MAPPING_BYTES: usize = 128 << 10;
+
+impl Watch {
+    /// The best way that this machine allows, or `only` that one; with the reason why a better one
+    /// is not to be had.
+    ///
+    /// Errors: the refusal of the last way.
+    pub fn choose(only: Option<Rung>, with_stacks: bool) -> Result<(Watch, Option<Cause>), Error> {
+        let (proc, sys) = (Path::new("/proc"), Path::new("/sys"));
+        let mut why = None;
+        if only != Some(Rung::Rings) {
+            let facts = kernel::Facts::look(proc, sys);
+            let loaded = match facts.obstacle() {
+                Some(cause) => Err(cause),
+                None => Tracer::load(sys, proc, with_stacks).map_err(|error| error.explain(&facts)),
+            };
+            match loaded {
+                Ok(tracer) => {
+                    return Ok((Watch::new(Some(tracer), with_stacks), None));
+                }
+                Err(cause) if only.is_some() => return Err(Error::Trace(cause)),
+                Err(cause) => why = Some(cause),
+            }
+        }
+        Ok((Watch::new(None, with_stacks), why))
+    }
+
+    fn new(tracer: Option<Tracer>, with_stacks: bool) -> Watch {
+        Watch {
+            source: Source {
+                tracer,
+                rings: Vec::new(),
+            },
+            with_stacks,
+            pending: Vec::new(),
+            begun: HashMap::new(),
+            looks: HashMap::new(),
+            unnamed: Vec::new(),
+            profile: Profile::default(),
+            end_ns: 0,
+            malformed: 0,
+        }
+    }
+
+    /// In which way it sees.
+    pub fn rung(&self) -> Rung {
+        match self.source.tracer {
+            Some(_) => Rung::Programs,
+            None => Rung::Rings,
+        }
+    }
+
+    /// What was seen.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// When the watch ended, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn end_ns(&self) -> u64 {
+        self.end_ns
+    }
+
+    /// Whether the processor's reason for each fault is seen.
+    pub fn sees_reasons(&self) -> bool {
+        self.source
+            .tracer
+            .as_ref()
+            .is_some_and(Tracer::sees_reasons)
+    }
+
+    /// How far the figures are to be trusted.
+    pub fn trust(&self) -> Trust {
+        match self.source.tracer {
+            Some(_) => Trust::default(),
+            None => Trust {
+                faults: Some("user mode only".into()),
+                times: Some("user mode only, with the cost of a record".into()),
+            },
+        }
+    }
+
+    /// What was not seen, as far as it is known, by unit; nothing when nothing is missing.
+    pub fn lost(&self) -> Result<Vec<Value>, Error> {
+        let mut lost = vec![("malformed-records", self.malformed)];
+        let mut in_rings = 0;
+        for ring in &self.source.rings {
+            in_rings += ring.lost().map_err(refused)?;
+        }
+        match &self.source.tracer {
+            None => lost.push(("lost-records", in_rings)),
+            Some(tracer) => {
+                let told = tracer.lost();
+                lost.push(("lost-mappings", in_rings));
+                lost.push(("lost-faults", told.faults));
+                lost.push(("disordered-faults", told.disordered));
+                lost.push(("lost-threads", told.threads));
+            }
+        }
+        let trust = Trust::default();
+        let lost = lost.into_iter().filter(|(_, count)| *count > 0);
+        Ok(lost.map(|(unit, count)| trust.count(unit, count)).collect())
+    }
+
+    /// Opens the rings: one a CPU, on each of `threads`.
+    fn open_rings(&self, threads: &[i32], at_exec: bool) -> Result<Vec<Ring>, Error> {
+        let with_faults = self.source.tracer.is_none();
+        // The first one is the one that tells mappings.
+        let spelled = match with_faults {
+            false => "dummy:u",
+            true => "page-faults:u,minor-faults:u,major-faults:u",
+        };
+        let groups = Catalog::default().parse(spelled);
+        let groups = groups.map_err(|error| Error::Count(Cause::new(error.to_string())))?;
+        let events: Vec<Counted> = groups.into_iter().flat_map(|group| group.events).collect();
+        let how = Recording {
+            rate: Rate::Period(1),
+            layout: Layout {
+                address: with_faults,
+                callchain: with_faults && self.with_stacks,
+            },
+            tasks: true,
+            enable_on_exec: at_exec,
+            bytes: match with_faults {
+                true => Recording::USUAL_BYTES,
+                false => MAPPING_BYTES,
+            },
+        };
+        let online = Facts::new(&Roots::default()).online().unwrap_or_default();
+        let mut rings = Vec::new();
+        for cpu in online.iter() {
+            let mut opened: Option<Ring> = None;
+            for &tid in threads {
+                let target = Target::ThreadOnCpu { tid, cpu };
+                let one = match &mut opened {
+                    Some(ring) => ring.add(target),
+                    None => Ring::open(&events, target, how).map(|ring| opened = Some(ring)),
+                };
+                match one {
+                    // It ended between our look and this.
+                    Err(error) if error.errno == Errno::ESRCH && threads.len() > 1 => {}
+                    other => other.map_err(refused)?,
+                }
+            }
+            rings.extend(opened);
+        }
+        if !at_exec {
+            rings.iter().try_for_each(Ring::enable).map_err(refused)?;
+        }
+        Ok(rings)
+    }
+
+    /// Takes all that was told and sums up what is surely in order: what is from before `until_ns`.
+    fn gather(&mut self, until_ns: u64) -> Result<(), Error> {
+        let pending = &mut self.pending;
+        if let Some(tracer) = &self.source.tracer {
+            tracer.take(&mut |fault| {
+                pending.push((fault.end_ns, Told::Event(Event::Fault(fault))));
+            });
+        }
+        for at in 0..self.source.rings.len() {
+            let ring = &mut self.source.rings[at];
+            let mut records = Vec::new();
+            for record in ring.take().map_err(refused)? {
+                match record {
+                    Ok(record) => records.push(record),
+                    Err(_) => self.malformed += 1,
+                }
+            }
+            let ring = &self.source.rings[at];
+            for record in records {
+                let told = told(record, ring);
+                self.pending.extend(told);
+            }
+        }
+        self.pending.sort_by_key(|(at_ns, _)| *at_ns);
+        let ready = self.pending.partition_point(|(at_ns, _)| *at_ns < until_ns);
+        let later = self.pending.split_off(ready);
+        for (at_ns, told) in mem::replace(&mut self.pending, later) {
+            let event = match told {
+                Told::Event(event) => event,
+                Told::Begin(tid, begun) => {
+                    self.begun.insert(tid, begun);
+                    continue;
+                }
+                Told::End(tid, fault) => match self.begun.remove(&tid) {
+                    Some(begun) if begun.address == fault.address => Event::Fault(Fault {
+                        handler_ns: at_ns.saturating_sub(begun.at_ns),
+                        stack: begun.stack,
+                        ..fault
+                    }),
+                    // It began before we watched, or its beginning was lost.
+                    _ => continue,
+                },
+            };
+            if let Event::Fault(fault) = &event
+                && self.unnamed.last() != Some(&fault.pid)
+                && self.profile.is_unnamed(fault.pid, fault.address)
+            {
+                self.unnamed.push(fault.pid);
+            }
+            self.profile.take(event);
+        }
+        Ok(())
+    }
+
+    /// Looks at the memory of processes that faulted where nobody has told what it is.
+    fn learn_names(&mut self) {
+        self.unnamed.sort_unstable();
+        self.unnamed.dedup();
+        let now = Instant::now();
+        let looks = &mut self.looks;
+        let profile = &mut self.profile;
+        self.unnamed.retain(|&pid| {
+            let is_due = looks.get(&pid).is_none_or(|(last, cost)| {
+                now.duration_since(*last) >= LOOK_AGAIN.max(*cost * LOOK_SHARE)
+            });
+            if is_due {
+                if let Some(space) = memory_of(pid) {
+                    profile.spaces.of(pid).learn(space);
+                }
+                looks.insert(pid, (now, now.elapsed()));
+            }
+            !is_due
+        });
+    }
+}
+
+impl Watch {
+    /// Process `pid`, which has these threads, is about to begin: with its exec, or it runs already.
+    pub fn begin(&mut self, pid: i32, threads: &[i32], at_exec: bool) -> Result<(), Error> {
+        self.profile = Profile::default();
+        if !at_exec && let Some(space) = memory_of(pid) {
+            *self.profile.spaces.of(pid) = space;
+        }
+        self.source.rings = self.open_rings(threads, at_exec)?;
+        if let Some(tracer) = &mut self.source.tracer {
+            let attached = tracer.attach(pid, threads, at_exec);
+            attached.map_err(|error| {
+                let facts = kernel::Facts::look("/proc".as_ref(), "/sys".as_ref());
+                Error::Trace(error.explain(&facts))
+            })?;
+        }
+        self.profile.timeline.begin(monotonic_ns());
+        Ok(())
+    }
+
+    /// To be called every [`LOOK`] while it runs.
+    pub fn look(&mut self) -> Result<(), Error> {
+        self.gather(monotonic_ns().saturating_sub(SLACK_NS))?;
+        self.learn_names();
+        Ok(())
+    }
+
+    /// It has ended, or is watched no longer.
+    pub fn end(&mut self) -> Result<(), Error> {
+        self.end_ns = monotonic_ns();
+        if let Some(tracer) = &mut self.source.tracer {
+            tracer.detach();
+        }
+        for ring in &self.source.rings {
+            ring.disable().map_err(refused)?;
+        }
+        self.gather(u64::MAX)
+    }
+}
+
+/// The memory of process `pid` as it is now, if we may look.
+fn memory_of(pid: i32) -> Option<Space> {
+    let path = format!("/proc/{pid}/maps");
+    let read = || fs::read(&path).ok();
+    let maps = privilege::lend(caps::Capability::CAP_SYS_PTRACE, read)?;
+    Some(Space::parse(&maps))
+}
+
+/// What a record of a ring tells, and when.
+fn told(PerfRecord { stamp, body }: PerfRecord, ring: &Ring) -> Option<(u64, Told)> {
+    let event = match body {
+        Body::Mapped(mapped) => Event::Mapped(mapped.pid, area(&mapped)),
+        Body::Fork {
+            pid, parent_pid, ..
+        } if pid != parent_pid => Event::Fork {
+            parent: parent_pid,
+            child: pid,
+        },
+        Body::Comm {
+            pid, exec: true, ..
+        } => Event::Exec(pid),
+        Body::Exit { pid, tid } if pid == tid => Event::Exit(pid),
+        Body::Overflow(overflow) => {
+            let address = overflow.address?;
+            let spelled = ring.event(stamp.id)?.spelling();
+            let is_major = spelled.starts_with("major");
+            let told = if is_major || spelled.starts_with("minor") {
+                let access = Access {
+                    is_user: true,
+                    is_major,
+                    ..Access::default()
+                };
+                let fault = Fault {
+                    end_ns: stamp.time_ns,
+                    address,
+                    handler_ns: 0,
+                    pid: stamp.pid,
+                    what: What::Access(access),
+                    stack: Vec::new(),
+                };
+                Told::End(stamp.tid, fault)
+            } else {
+                let frames = overflow.callchain.iter();
+                let user = frames.filter(|frame| frame.mode == Mode::User);
+                let begun = Begun {
+                    at_ns: stamp.time_ns,
+                    address,
+                    stack: user.map(|frame| frame.ip).collect(),
+                };
+                Told::Begin(stamp.tid, begun)
+            };
+            return Some((stamp.time_ns, told));
+        }
+        _ => return None,
+    };
+    Some((stamp.time_ns, Told::Event(event)))
+}
+
+fn area(mapped: &Mapped) -> Area {
+    Area {
+        start: mapped.address,
+        end: mapped.address.saturating_add(mapped.bytes),
+        offset: mapped.offset,
+        is_writable: mapped.protection & libc::PROT_WRITE as u32 != 0,
+        is_shared: mapped.flags & libc::MAP_SHARED as u32 != 0,
+        mapping: Mapping::of(mapped.path.as_os_str(), mapped.address),
+    }
+}
+
+fn refused(error: perf::Error) -> Error {
+    let access = PerfAccess::look("/proc".as_ref(), "/sys".as_ref());
+    Error::Trace(access.explain(&error))
+}
