@@ -3,7 +3,9 @@
 pub mod btf;
 pub mod kernel;
 pub mod object;
+pub mod profile;
 pub mod record;
+pub mod syscalls;
 
 use std::io;
 
