@@ -14,6 +14,7 @@ mod identity;
 mod options;
 mod recorder;
 mod stat;
+mod syscalls;
 mod verdict;
 
 use std::io::{self, Write};
@@ -71,6 +72,7 @@ enum Verb {
     Ab(Box<ab::Arguments>),
     Compare(Box<compare::Arguments>),
     Bench(Box<bench::Arguments>),
+    Syscalls(Box<syscalls::Arguments>),
     Hold(hold::Arguments),
     Events(events::Arguments),
     Doctor(doctor::Arguments),
@@ -117,6 +119,7 @@ pub fn main() -> ExitCode {
         Verb::Ab(arguments) => ab::main(*arguments),
         Verb::Compare(arguments) => compare::main(&arguments),
         Verb::Bench(arguments) => bench::main(*arguments),
+        Verb::Syscalls(arguments) => syscalls::main(*arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),
@@ -172,7 +175,9 @@ fn code_of(error: &anyhow::Error) -> u8 {
             ..
         }) => return exit::NOT_FOUND,
         Some(run::Error::Exec { .. }) => return exit::NOT_EXECUTABLE,
-        Some(run::Error::Count(_) | run::Error::Refused(_)) => return exit::REFUSED,
+        Some(run::Error::Count(_) | run::Error::Trace(_) | run::Error::Refused(_)) => {
+            return exit::REFUSED;
+        }
         Some(run::Error::TooManyFailures { code, .. }) => return *code,
         _ => {}
     }

@@ -13,6 +13,28 @@ use nix::errno::Errno;
 
 use crate::sample::Cause;
 
+/// On what a profile stands: the best that this machine and user allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rung {
+    /// Programs of ours in the kernel.
+    Programs,
+    /// Counters that the kernel keeps for the user.
+    Counters,
+    /// Stopping the process at each event.
+    Ptrace,
+}
+
+impl Rung {
+    /// Its name, as users and records have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Rung::Programs => "bpf",
+            Rung::Counters => "counters",
+            Rung::Ptrace => "ptrace",
+        }
+    }
+}
+
 /// A step with a program or a map that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {action} {object}: {}", errno.desc())]

@@ -180,16 +180,17 @@ impl Histogram {
         self.0.iter().sum()
     }
 
-    /// The duration below which a share of `q` lies, in ns: by the place of its rank in its
+    /// The duration that a share of `q` does not exceed, in ns: by the place of its rank in its
     /// bucket, so wrong by at most the bucket's width; `None` when there are none.
     pub fn quantile_ns(&self, q: f64) -> Option<f64> {
-        let rank = q * self.count().checked_sub(1)? as f64;
+        // The nearest rank: the least that a share of q does not exceed.
+        let rank = (q * self.count() as f64).ceil().max(1.0) as u64;
         let mut before = 0;
         for (bucket, &count) in self.0.iter().enumerate() {
-            if count > 0 && rank < (before + count) as f64 {
+            if rank <= before + count {
                 let (low, high) = Histogram::bounds_ns(bucket);
-                let place = (rank - before as f64 + 0.5) / count as f64;
-                return Some(low + (high - low) * place.min(1.0));
+                let place = ((rank - before) as f64 - 0.5) / count as f64;
+                return Some(low + (high - low) * place);
             }
             before += count;
         }
@@ -213,7 +214,8 @@ mod tests {
                 histogram.add(*ns);
             }
             all.sort_unstable();
-            let exact = all[(q * (all.len() - 1) as f64) as usize] as f64;
+            let rank = (q * all.len() as f64).ceil().max(1.0) as usize;
+            let exact = all[rank - 1] as f64;
             let got = histogram.quantile_ns(q).unwrap();
             prop_assert!((got - exact).abs() <= exact * Histogram::WIDTH, "{got} for {exact}");
         }

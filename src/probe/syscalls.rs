@@ -50,6 +50,13 @@ pub struct Tare {
     pub recorded_ns: Option<f64>,
 }
 
+impl Tare {
+    /// How much longer a call is by the trace's own timestamps than it is untraced.
+    pub fn surplus_ns(&self) -> Option<f64> {
+        Some(self.recorded_ns? - self.untraced_ns)
+    }
+}
+
 impl Profiler {
     /// Loads the programs for `options`; `sys` is the root of sysfs. Nothing is attached yet.
     pub fn load(sys: &Path, options: Options) -> Result<Profiler, Error> {

@@ -4,5 +4,6 @@ pub mod comparison;
 pub mod latency;
 pub mod perf_stat;
 pub mod summary;
+pub mod syscalls;
 pub mod tables;
 pub mod text;
