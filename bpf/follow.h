@@ -3,6 +3,11 @@
 #pragma once
 #include "record.h"
 
+/* What a profiler makes of struct slot, so that the object describes it. */
+#ifndef SLOT
+#define SLOT struct slot
+#endif
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -16,7 +21,7 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, SLOTS);
 	__type(key, u32);
-	__type(value, struct slot);
+	__type(value, SLOT);
 } slots SEC(".maps");
 
 /* The slot that a thread has if it is followed. */
@@ -112,8 +117,8 @@ int on_exit(u64 *ctx)
 	return 0;
 }
 
-/* Follows the threads of the wanted process. Who reads this iterator sees the threads of its own
- * namespace of process ids, and names processes as that does. */
+/* Finds the wanted process or thread. Who reads this iterator sees the tasks of its own namespace
+ * of process ids, and names them as that does. */
 SEC("iter/task")
 int on_task(struct bpf_iter__task *ctx)
 {
@@ -121,14 +126,21 @@ int on_task(struct bpf_iter__task *ctx)
 	struct control *control = the_control();
 	if (!task || !control)
 		return 0;
+	u64 purpose = control->purpose;
 	u32 level = bpf_get_current_task_btf()->thread_pid->level;
+	struct pid *pid = purpose == FOLLOW_THREAD ? task->thread_pid : task->group_leader->thread_pid;
 	struct upid upid = {};
-	bpf_probe_read_kernel(&upid, sizeof(upid), &task->group_leader->thread_pid->numbers[level]);
+	bpf_probe_read_kernel(&upid, sizeof(upid), &pid->numbers[level]);
 	if (upid.nr != control->wanted)
 		return 0;
-	if (control->at_exec)
+	if (purpose == FOLLOW_AT_EXEC) {
 		control->waiting = task->pid;
-	else
+	} else if (purpose == FORGET) {
+		struct slot *slot = followed(task->pid);
+		if (slot)
+			slot->tid = 0;
+	} else {
 		follow(control, task);
+	}
 	return 0;
 }

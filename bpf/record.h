@@ -3,14 +3,23 @@
 #pragma once
 #include "kernel.h"
 
+/* What an iteration over all tasks does with those it finds. */
+enum {
+	FOLLOW_PROCESS = 0, /* follows all threads of the process from now on */
+	FOLLOW_AT_EXEC = 1, /* follows the process from its next exec on */
+	FOLLOW_THREAD = 2,  /* follows one thread, and what it creates, from now on */
+	FORGET = 3,         /* follows no thread of the process any longer */
+};
+
 /* What user space tells the programs, and what they tell of themselves. */
 struct control {
-	u64 wanted;       /* process, in the namespace of whoever reads the iterator, to be followed */
-	u64 at_exec;      /* 1: from its next exec on; 0: from now on, with all its threads */
-	u64 waiting;      /* thread (initial namespace) that is followed from its next exec on */
-	u64 followed;     /* threads ever followed */
-	u64 collisions;   /* threads not followed, for their slot was taken */
-	u64 first_ns;     /* when the first thread was followed */
+	u64 wanted;     /* process or thread, in the namespace of whoever reads the iterator */
+	u64 purpose;    /* one of the above */
+	u64 waiting;    /* thread (initial namespace) that is followed from its next exec on */
+	u64 followed;   /* threads ever followed */
+	u64 collisions; /* threads not followed, for their slot was taken */
+	u64 lost;       /* calls whose slot another thread took while they were under way */
+	u64 first_ns;   /* when the first thread was followed */
 };
 
 /* A followed thread stands in the slot of its thread id, modulo their number. One cache line, for
@@ -45,13 +54,12 @@ struct syscall_slot {
 #define EIGHTHS 8
 
 struct row {
-	u64 calls;      /* in count-only mode: all; else those that have returned */
+	u64 calls;      /* where they are only counted; else the buckets tell */
 	u64 total_ns;
 	u64 longest_ns;
 	u64 off_ns;     /* of the total: off the CPU */
-	u64 errors;
-	u64 bytes;      /* the sum of what was returned */
+	u64 bytes;      /* the sum of what was returned, errors left out */
 	u64 unfinished; /* the thread ended in it */
-	u64 spare;
+	u64 spare[2];
 	u64 buckets[BUCKETS];
 };

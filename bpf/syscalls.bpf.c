@@ -1,13 +1,17 @@
 /* How often followed threads call the kernel, how long it takes, and with what result. Each call
  * is timed between the tracepoints at its entry and exit; tables are one a CPU and nothing in
  * them is shared, for the kernel runs these programs without preemption. */
+#define SLOT struct syscall_slot
 #include "follow.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Set before the programs are loaded, so that what is not wanted is not even compiled. */
-const volatile bool everyone;  /* all threads of the machine are followed */
-const volatile bool off_cpu;   /* time off the CPU is told apart */
+const volatile bool everyone;      /* all threads of the machine are followed, */
+const volatile u32 own_tgid;       /* but not those of this process */
+const volatile bool off_cpu;       /* time off the CPU is told apart */
+const volatile bool is_filtered;   /* only these syscalls are looked at, a bit each */
+const volatile u64 wanted[ROWS / 64];
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -63,14 +67,22 @@ static __always_inline u32 bucket_of(u64 ns)
 	return octave * EIGHTHS | (ns >> (octave + FIRST_OCTAVE - 3) & (EIGHTHS - 1));
 }
 
-static __always_inline struct slot *slot_here(u32 tid)
+/* The slot of the present thread if it is to be looked at. */
+static __always_inline struct slot *slot_here(struct task_struct *task)
 {
 	if (!everyone)
-		return followed(tid);
-	struct slot *slot = slot_of(tid);
+		return followed(task->pid);
+	if (task->tgid == own_tgid)
+		return NULL;
+	struct slot *slot = slot_of(task->pid);
 	if (slot)
-		slot->tid = tid;
+		slot->tid = task->pid;
 	return slot;
+}
+
+static __always_inline bool is_wanted(u32 row)
+{
+	return !is_filtered || wanted[row / 64 % (ROWS / 64)] >> row % 64 & 1;
 }
 
 /* (registers, number) */
@@ -78,9 +90,10 @@ SEC("tp_btf/sys_enter")
 int count(u64 *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	if (!slot_here(task->pid))
+	if (!slot_here(task))
 		return 0;
-	struct row *row = row_here(row_of(task, ctx[1]));
+	u32 number = row_of(task, ctx[1]);
+	struct row *row = is_wanted(number) ? row_here(number) : NULL;
 	if (row)
 		row->calls++;
 	return 0;
@@ -91,26 +104,38 @@ SEC("tp_btf/sys_enter")
 int enter(u64 *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct syscall_slot *slot = (void *)slot_here(task->pid);
+	struct syscall_slot *slot = (void *)slot_here(task);
 	if (!slot)
 		return 0;
-	slot->row = row_of(task, ctx[1]);
-	if (off_cpu) {
-		slot->off_ns = 0;
-		slot->off_since_ns = 0;
-	}
+	u32 number = row_of(task, ctx[1]);
+	if (!is_wanted(number))
+		return 0;
+	slot->row = number;
 	/* Last, so that our own work is not timed. */
 	slot->start_ns = bpf_ktime_get_ns();
 	return 0;
+}
+
+static __always_inline void lose(void)
+{
+	struct control *control = the_control();
+	if (control)
+		__sync_fetch_and_add(&control->lost, 1);
 }
 
 /* (registers, result) */
 SEC("tp_btf/sys_exit")
 int finish(u64 *ctx)
 {
-	struct syscall_slot *slot = (void *)followed(bpf_get_current_task_btf()->pid);
+	u32 tid = bpf_get_current_task_btf()->pid;
+	struct syscall_slot *slot = (void *)slot_of(tid);
+	if (!slot || slot->tid != tid) {
+		if (everyone && slot && slot->tid)
+			lose();
+		return 0;
+	}
 	/* Without beginning: a child's first return, or we came in the middle of it. */
-	if (!slot || !slot->start_ns)
+	if (!slot->start_ns)
 		return 0;
 	u64 ns = bpf_ktime_get_ns() - slot->start_ns;
 	slot->start_ns = 0;
@@ -121,8 +146,10 @@ int finish(u64 *ctx)
 	row->total_ns += ns;
 	if (ns > row->longest_ns)
 		row->longest_ns = ns;
-	if (off_cpu)
+	if (off_cpu && slot->off_ns) {
 		row->off_ns += slot->off_ns;
+		slot->off_ns = 0;
+	}
 	u32 bucket = bucket_of(ns);
 	opaque(bucket);
 	row->buckets[bucket & (BUCKETS - 1)]++;

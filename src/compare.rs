@@ -105,7 +105,7 @@ impl Cell {
                 self.sampled += 1;
                 *value
             }
-            Figure::Exact(value) => *value,
+            Figure::Exact(value) | Figure::Estimated { value, .. } => *value,
         };
         self.push(number, place);
     }

@@ -45,6 +45,13 @@ pub enum Figure {
         /// Seconds between two looks.
         period_sec: f64,
     },
+    /// Computed from what was counted or timed, by a rule that is named; no better than that.
+    Estimated {
+        /// The estimate, in base units.
+        value: f64,
+        /// The rule, as a noun phrase: `within 12.5 %`.
+        rule: Rule,
+    },
     /// Not counted, and why. Not a number, and never a zero.
     Absent {
         /// What stood in the way, and what would mend it.
@@ -60,18 +67,21 @@ impl Figure {
             Figure::Exact(value)
             | Figure::Scaled { value, .. }
             | Figure::Partial { value, .. }
-            | Figure::Sampled { value, .. } => Some(value),
+            | Figure::Sampled { value, .. }
+            | Figure::Estimated { value, .. } => Some(value),
             Figure::Absent { .. } => None,
         }
     }
 
-    /// The label's word, as it stands in files: `exact`, `scaled`, `partial`, `sampled`, `absent`.
+    /// The label's word, as it stands in files: `exact`, `scaled`, `partial`, `sampled`,
+    /// `estimated`, `absent`.
     pub fn trust(&self) -> &'static str {
         match self {
             Figure::Exact(_) => "exact",
             Figure::Scaled { .. } => "scaled",
             Figure::Partial { .. } => "partial",
             Figure::Sampled { .. } => "sampled",
+            Figure::Estimated { .. } => "estimated",
             Figure::Absent { .. } => "absent",
         }
     }
@@ -92,13 +102,17 @@ impl Figure {
                 value: f(value),
                 period_sec,
             },
+            Figure::Estimated { value, rule } => Figure::Estimated {
+                value: f(value),
+                rule,
+            },
             Figure::Absent { why } => Figure::Absent { why },
         }
     }
 
     /// One figure made of two by `f`, with the weaker of their labels.
     pub fn weaker(self, other: Figure, f: impl FnOnce(f64, f64) -> f64) -> Figure {
-        use Figure::{Absent, Exact, Partial, Sampled, Scaled};
+        use Figure::{Absent, Estimated, Exact, Partial, Sampled, Scaled};
         let (Some(a), Some(b)) = (self.number(), other.number()) else {
             return if self.number().is_none() { self } else { other };
         };
@@ -114,6 +128,7 @@ impl Figure {
             (Sampled { period_sec, .. }, _) | (_, Sampled { period_sec, .. }) => {
                 Sampled { value, period_sec }
             }
+            (Estimated { rule, .. }, _) | (_, Estimated { rule, .. }) => Estimated { value, rule },
             (Exact(_), Exact(_)) => Exact(value),
         }
     }
@@ -127,6 +142,10 @@ impl Figure {
 /// The part that a partial figure covers, as a noun phrase: `user mode only`, `cpu_core only`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part(pub String);
+
+/// The rule by which a figure was computed, as a noun phrase: `within 12.5 %`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule(pub String);
 
 /// Why something could not be counted or done, and what would mend it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

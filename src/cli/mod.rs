@@ -15,6 +15,7 @@ mod identity;
 mod options;
 mod recorder;
 mod stat;
+mod syscalls;
 mod verdict;
 
 use std::io::{self, Write};
@@ -72,6 +73,7 @@ enum Verb {
     Ab(Box<ab::Arguments>),
     Compare(Box<compare::Arguments>),
     Bench(Box<bench::Arguments>),
+    Syscalls(Box<syscalls::Arguments>),
     Faults(Box<faults::Arguments>),
     Hold(hold::Arguments),
     Events(events::Arguments),
@@ -119,6 +121,7 @@ pub fn main() -> ExitCode {
         Verb::Ab(arguments) => ab::main(*arguments),
         Verb::Compare(arguments) => compare::main(&arguments),
         Verb::Bench(arguments) => bench::main(*arguments),
+        Verb::Syscalls(arguments) => syscalls::main(*arguments),
         Verb::Faults(arguments) => faults::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
@@ -175,7 +178,9 @@ fn code_of(error: &anyhow::Error) -> u8 {
             ..
         }) => return exit::NOT_FOUND,
         Some(run::Error::Exec { .. }) => return exit::NOT_EXECUTABLE,
-        Some(run::Error::Count(_) | run::Error::Refused(_)) => return exit::REFUSED,
+        Some(run::Error::Count(_) | run::Error::Trace(_) | run::Error::Refused(_)) => {
+            return exit::REFUSED;
+        }
         Some(run::Error::TooManyFailures { code, .. }) => return *code,
         _ => {}
     }

@@ -67,6 +67,7 @@ fn sample_rows(sample: &Sample) -> impl Iterator<Item = [String; 10]> {
                 part: Part(part), ..
             } => part.clone(),
             Figure::Sampled { period_sec, .. } => number(*period_sec),
+            Figure::Estimated { rule, .. } => rule.0.clone(),
             Figure::Absent { why } => why.to_string(),
         };
         [

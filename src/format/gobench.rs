@@ -257,7 +257,9 @@ fn go_name(name: &Name) -> String {
 fn labelled(unit: &Unit, figure: &Figure) -> String {
     match figure {
         Figure::Exact(_) | Figure::Absent { .. } => unit.to_string(),
-        Figure::Scaled { .. } | Figure::Sampled { .. } => format!("{}-{unit}", figure.trust()),
+        Figure::Scaled { .. } | Figure::Sampled { .. } | Figure::Estimated { .. } => {
+            format!("{}-{unit}", figure.trust())
+        }
         Figure::Partial {
             part: Part(part), ..
         } => {

@@ -131,7 +131,10 @@ fn finite(figure: &Figure) -> Cow<'_, Figure> {
     let label = match *figure {
         Figure::Scaled { running, .. } => running,
         Figure::Sampled { period_sec, .. } => period_sec,
-        Figure::Exact(_) | Figure::Partial { .. } | Figure::Absent { .. } => 0.0,
+        Figure::Exact(_)
+        | Figure::Partial { .. }
+        | Figure::Estimated { .. }
+        | Figure::Absent { .. } => 0.0,
     };
     if label.is_finite() && figure.number().is_none_or(f64::is_finite) {
         Cow::Borrowed(figure)

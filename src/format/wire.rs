@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::finite;
 use crate::sample::{
-    Cause, End, Failure, Figure, Header, Name, Order, Part, Record, SCHEMA, Sample, UnitMeta,
+    Cause, End, Failure, Figure, Header, Name, Order, Part, Record, Rule, SCHEMA, Sample, UnitMeta,
     Value, Warning,
 };
 use crate::unit::{Assume, Better, Unit};
@@ -97,6 +97,8 @@ struct ValueFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     period: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    rule: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cure: Option<String>,
@@ -109,6 +111,7 @@ enum Trust {
     Scaled,
     Partial,
     Sampled,
+    Estimated,
     Absent,
 }
 
@@ -291,6 +294,7 @@ impl From<&Value> for ValueFields {
             Figure::Scaled { .. } => Trust::Scaled,
             Figure::Partial { .. } => Trust::Partial,
             Figure::Sampled { .. } => Trust::Sampled,
+            Figure::Estimated { .. } => Trust::Estimated,
             Figure::Absent { .. } => Trust::Absent,
         };
         let mut fields = ValueFields {
@@ -300,6 +304,7 @@ impl From<&Value> for ValueFields {
             running: None,
             part: None,
             period: None,
+            rule: None,
             why: None,
             cure: None,
         };
@@ -310,6 +315,9 @@ impl From<&Value> for ValueFields {
                 part: Part(part), ..
             } => fields.part = Some(part),
             Figure::Sampled { period_sec, .. } => fields.period = Some(period_sec),
+            Figure::Estimated {
+                rule: Rule(rule), ..
+            } => fields.rule = Some(rule),
             Figure::Absent {
                 why: Cause { why, cure },
             } => {
@@ -330,6 +338,7 @@ impl ValueFields {
             running,
             part,
             period,
+            rule,
             why,
             cure,
         } = self;
@@ -339,27 +348,37 @@ impl ValueFields {
                 "`{unit}`: a value of this trust has {needed} and no more"
             ))
         };
-        let figure = match (trust, value, running, part, period, (why, cure)) {
-            (Trust::Exact, Some(value), None, None, None, (None, None)) => Figure::Exact(value),
-            (Trust::Scaled, Some(value), Some(running), None, None, (None, None)) => {
+        let detail = (running, part, period, rule);
+        let figure = match (trust, value, detail, (why, cure)) {
+            (Trust::Exact, Some(value), (None, None, None, None), (None, None)) => {
+                Figure::Exact(value)
+            }
+            (Trust::Scaled, Some(value), (Some(running), None, None, None), (None, None)) => {
                 Figure::Scaled { value, running }
             }
-            (Trust::Partial, Some(value), None, Some(part), None, (None, None)) => {
+            (Trust::Partial, Some(value), (None, Some(part), None, None), (None, None)) => {
                 Figure::Partial {
                     value,
                     part: Part(part),
                 }
             }
-            (Trust::Sampled, Some(value), None, None, Some(period_sec), (None, None)) => {
+            (Trust::Sampled, Some(value), (None, None, Some(period_sec), None), (None, None)) => {
                 Figure::Sampled { value, period_sec }
             }
-            (Trust::Absent, None, None, None, None, (Some(why), cure)) => Figure::Absent {
+            (Trust::Estimated, Some(value), (None, None, None, Some(rule)), (None, None)) => {
+                Figure::Estimated {
+                    value,
+                    rule: Rule(rule),
+                }
+            }
+            (Trust::Absent, None, (None, None, None, None), (Some(why), cure)) => Figure::Absent {
                 why: Cause { why, cure },
             },
             (Trust::Exact, ..) => return wrong("a number"),
             (Trust::Scaled, ..) => return wrong("a number and `running`"),
             (Trust::Partial, ..) => return wrong("a number and `part`"),
             (Trust::Sampled, ..) => return wrong("a number and `period`"),
+            (Trust::Estimated, ..) => return wrong("a number and `rule`"),
             (Trust::Absent, ..) => return wrong("`why`, perhaps `cure`, no number"),
         };
         Ok(Value { unit, figure })

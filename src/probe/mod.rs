@@ -5,13 +5,40 @@ pub mod faults;
 pub mod kernel;
 pub mod mappings;
 pub mod object;
+pub mod profile;
 pub mod record;
+pub mod syscalls;
 
 use std::io;
 
 use nix::errno::Errno;
 
 use crate::sample::Cause;
+
+/// On what a profile stands: the best that this machine and user allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rung {
+    /// Programs of ours in the kernel.
+    Programs,
+    /// Counters that the kernel keeps for the user.
+    Counters,
+    /// Records that the kernel writes for the user.
+    Rings,
+    /// Stopping the process at each event.
+    Ptrace,
+}
+
+impl Rung {
+    /// Its name, as users and records have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Rung::Programs => "bpf",
+            Rung::Counters => "counters",
+            Rung::Rings => "rings",
+            Rung::Ptrace => "ptrace",
+        }
+    }
+}
 
 /// A step with a program or a map that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,37 +5,102 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// `struct control`: what we tell the programs, and what they tell of themselves.
 #[derive(Clone, Copy, Debug)]
 pub enum Control {
-    /// The process to be followed.
+    /// The process or thread that the next iteration looks for.
     Wanted,
-    /// 1: from its next exec on; 0: from now on.
-    AtExec,
+    /// What it does with it: a [`Purpose`].
+    Purpose,
     /// The thread that is followed from its next exec on.
     Waiting,
     /// Threads ever followed.
     Followed,
     /// Threads not followed, for their slot was taken.
     Collisions,
+    /// Calls whose slot another thread took.
+    Lost,
     /// When the first thread was followed.
     FirstNs,
 }
 
+/// What an iteration over all tasks does with those it finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Follows all threads of the process from now on.
+    Process,
+    /// Follows the process from its next exec on.
+    AtExec,
+    /// Follows one thread, and what it creates, from now on.
+    Thread,
+    /// Follows no thread of the process any longer.
+    Forget,
+}
+
 /// Words of `struct control`.
-pub const CONTROL_WORDS: usize = 6;
+pub const CONTROL_WORDS: usize = 7;
 
 /// Slots of followed threads.
 pub const SLOTS: usize = 65536;
 
-/// Words of `struct slot`.
+/// Words of `struct slot`, and of what profilers make of it.
 pub const SLOT_WORDS: usize = 8;
 
-/// The word of a field.
+/// The words of `struct syscall_slot`; the thread id is the lower half of the first.
+#[derive(Clone, Copy, Debug)]
+pub enum SyscallSlot {
+    /// Thread and process.
+    Ids,
+    /// When the call that is under way began; 0 is none.
+    StartNs,
+    /// Of which syscall.
+    Row,
+    /// How long it was off the CPU.
+    OffNs,
+    /// Since when it is.
+    OffSinceNs,
+}
+
+/// Rows of syscalls, a CPU.
+pub const ROWS: usize = 512;
+
+/// The row of calls of other numberings.
+pub const FOREIGN: usize = ROWS - 1;
+
+/// The words of `struct row`, before its buckets.
+#[derive(Clone, Copy, Debug)]
+pub enum Row {
+    /// Calls, where they are only counted.
+    Calls,
+    /// How long they took.
+    TotalNs,
+    /// The longest.
+    LongestNs,
+    /// Of the total, off the CPU.
+    OffNs,
+    /// The sum of what they returned, errors left out.
+    Bytes,
+    /// Those in which their thread ended.
+    Unfinished,
+}
+
+/// Buckets of durations.
+pub const BUCKETS: usize = 256;
+
+/// The first of them, in words of `struct row`.
+pub const FIRST_BUCKET: usize = 8;
+
+/// Words of `struct row`.
+pub const ROW_WORDS: usize = FIRST_BUCKET + BUCKETS;
+
+/// Errors told apart: errno below this.
+pub const ERRNOS: usize = 544;
+
+/// The word at `index`; past the end it is 0.
 pub fn load(words: &[AtomicU64], index: usize) -> u64 {
     words
         .get(index)
         .map_or(0, |word| word.load(Ordering::Relaxed))
 }
 
-/// Sets the word of a field.
+/// Sets the word at `index`.
 pub fn store(words: &[AtomicU64], index: usize, value: u64) {
     if let Some(word) = words.get(index) {
         word.store(value, Ordering::SeqCst);
@@ -46,6 +111,7 @@ pub fn store(words: &[AtomicU64], index: usize, value: u64) {
 pub(super) mod tests {
     use super::*;
     use crate::probe::btf::{Description, section};
+    use crate::probe::object::embedded;
 
     /// Holds the structure `name` of the object in `bytes` to these fields, each at the byte given,
     /// and to `words` in all.
@@ -60,33 +126,58 @@ pub(super) mod tests {
         let got: Vec<(&str, usize)> = found
             .members()
             .map(|member| (member.name, member.offset_bits as usize / 8))
+            .filter(|(name, _)| *name != "spare")
             .collect();
         assert_eq!(got, fields, "struct {name}");
         assert_eq!(found.size_or_type as usize, words * 8, "struct {name}");
     }
 
     #[test]
-    fn the_control_block_is_as_the_programs_have_it() {
-        let bytes = crate::probe::object::embedded!("syscalls.bpf.o");
+    fn shared_memory_is_as_the_programs_have_it() {
+        let bytes = embedded!("syscalls.bpf.o");
         let at = |field: Control| field as usize * 8;
         check_layout(
             bytes,
             "control",
             &[
                 ("wanted", at(Control::Wanted)),
-                ("at_exec", at(Control::AtExec)),
+                ("purpose", at(Control::Purpose)),
                 ("waiting", at(Control::Waiting)),
                 ("followed", at(Control::Followed)),
                 ("collisions", at(Control::Collisions)),
+                ("lost", at(Control::Lost)),
                 ("first_ns", at(Control::FirstNs)),
             ],
             CONTROL_WORDS,
         );
+        let at = |field: SyscallSlot| field as usize * 8;
         check_layout(
             bytes,
-            "slot",
-            &[("tid", 0), ("tgid", 4), ("payload", 8)],
+            "syscall_slot",
+            &[
+                ("tid", at(SyscallSlot::Ids)),
+                ("tgid", at(SyscallSlot::Ids) + 4),
+                ("start_ns", at(SyscallSlot::StartNs)),
+                ("row", at(SyscallSlot::Row)),
+                ("off_ns", at(SyscallSlot::OffNs)),
+                ("off_since_ns", at(SyscallSlot::OffSinceNs)),
+            ],
             SLOT_WORDS,
+        );
+        let at = |field: Row| field as usize * 8;
+        check_layout(
+            bytes,
+            "row",
+            &[
+                ("calls", at(Row::Calls)),
+                ("total_ns", at(Row::TotalNs)),
+                ("longest_ns", at(Row::LongestNs)),
+                ("off_ns", at(Row::OffNs)),
+                ("bytes", at(Row::Bytes)),
+                ("unfinished", at(Row::Unfinished)),
+                ("buckets", FIRST_BUCKET * 8),
+            ],
+            ROW_WORDS,
         );
     }
 }

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::text::{Style, sparkline};
+use crate::probe::Rung;
 use crate::run::faults::profile::{Sum, Timeline};
-use crate::run::faults::watch::Rung;
 use crate::sample::{Cause, Figure, Sample};
 use crate::unit::{Dimension, Scale, Unit, human};
 
@@ -62,7 +62,7 @@ fn headline(whole: &Sample, aside: &Aside<'_>) -> String {
     }
     let way = match aside.rung {
         Rung::Programs => "programs in the kernel",
-        Rung::Rings => "software events, in user mode only",
+        _ => "software events, in user mode only",
     };
     let _ = writeln!(text, "\nseen by {way}");
     text
@@ -213,7 +213,7 @@ fn over_time(timeline: &Timeline, end_ns: u64, width: usize) -> String {
 /// What is not seen, and what would show it.
 fn notes(whole: &Sample, aside: &Aside<'_>) -> String {
     let mut notes: Vec<String> = Vec::new();
-    if aside.rung == Rung::Rings {
+    if aside.rung != Rung::Programs {
         notes.push(
             "kinds, faults in the kernel's own accesses and pages made by mmap are not seen; times hold what writing a record costs"
                 .to_owned(),
@@ -233,7 +233,7 @@ fn notes(whole: &Sample, aside: &Aside<'_>) -> String {
         let unseen = grouped(unseen);
         notes.push(match aside.rung {
             Rung::Programs => format!("{unseen} more faults were counted and not seen one by one: of the exec, and of what began before"),
-            Rung::Rings => format!("{unseen} more faults were counted and not seen one by one"),
+            _ => format!("{unseen} more faults were counted and not seen one by one"),
         });
     }
     notes.extend(

@@ -5,5 +5,6 @@ pub mod faults;
 pub mod latency;
 pub mod perf_stat;
 pub mod summary;
+pub mod syscalls;
 pub mod tables;
 pub mod text;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::sample::{
-    Cause, Failure, Figure, INTERVAL_END, Name, Part, Record, Sample, SyntaxError, Value, Warning,
+    Cause, Failure, Figure, INTERVAL_END, Name, Part, Record, Rule, Sample, SyntaxError, Value,
+    Warning,
 };
 use crate::stats::{Interval, order, signed_rank};
 use crate::unit::{Scale, Unit};
@@ -101,6 +102,8 @@ pub enum Trust {
     Partial(Part),
     /// Some were sampled, once in so many seconds.
     Sampled(f64),
+    /// Some were computed by a rule.
+    Estimated(Rule),
     /// None could be counted.
     Absent(Cause),
 }
@@ -291,6 +294,7 @@ impl Trust {
             Figure::Scaled { running, .. } => Trust::Scaled(running),
             Figure::Partial { part, .. } => Trust::Partial(part),
             Figure::Sampled { period_sec, .. } => Trust::Sampled(period_sec),
+            Figure::Estimated { rule, .. } => Trust::Estimated(rule),
             Figure::Absent { why } => Trust::Absent(why),
         }
     }
@@ -302,7 +306,7 @@ impl Trust {
 
     /// The label for both; what is absent adds nothing to what is there.
     fn weaker(self, other: Trust) -> Trust {
-        use Trust::{Absent, Exact, Partial, Sampled, Scaled};
+        use Trust::{Absent, Estimated, Exact, Partial, Sampled, Scaled};
         match (self, other) {
             (known, Absent(_)) | (Absent(_), known) => known,
             (Partial(part), _) | (_, Partial(part)) => Partial(part),
@@ -310,6 +314,7 @@ impl Trust {
             (Scaled(running), _) | (_, Scaled(running)) => Scaled(running),
             (Sampled(a), Sampled(b)) => Sampled(a.max(b)),
             (Sampled(period_sec), _) | (_, Sampled(period_sec)) => Sampled(period_sec),
+            (Estimated(rule), _) | (_, Estimated(rule)) => Estimated(rule),
             (Exact, Exact) => Exact,
         }
     }

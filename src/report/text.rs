@@ -70,7 +70,10 @@ pub fn interval(sample: &Sample) -> String {
         };
         if matches!(
             figure,
-            Figure::Scaled { .. } | Figure::Partial { .. } | Figure::Sampled { .. }
+            Figure::Scaled { .. }
+                | Figure::Partial { .. }
+                | Figure::Sampled { .. }
+                | Figure::Estimated { .. }
         ) {
             let _ = write!(line, " ({})", figure.trust());
         }
@@ -226,6 +229,7 @@ fn trust_text(row: &Row, samples: usize) -> String {
         Trust::Exact => "exact".to_owned(),
         Trust::Scaled(running) => format!("scaled, ran {:.3} %", running * 100.0),
         Trust::Partial(part) => format!("partial: {}", part.0),
+        Trust::Estimated(rule) => format!("estimated: {}", rule.0),
         Trust::Sampled(period_sec) => format!(
             "sampled each {}",
             Scale::for_figure(Dimension::Seconds, *period_sec).write(*period_sec)

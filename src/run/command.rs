@@ -66,26 +66,24 @@ pub struct Command<'p> {
     options: Options,
     name: Name,
     variant: String,
-    program: String,
-    launcher: Launcher,
-    stderr: Option<OwnedFd>,
-    own_session: bool,
+    prepared: Prepared,
     /// Our own peak of resident memory when it was last looked at.
     own_peak_kib: Cell<u64>,
     plan: &'p Plan,
 }
 
-impl<'p> Command<'p> {
-    /// Finds the program and prepares everything that all its runs share.
-    ///
+/// A program found, with everything that all its runs share.
+pub(super) struct Prepared {
+    pub(super) program: String,
+    pub(super) launcher: Launcher,
+    pub(super) own_session: bool,
+    stderr: Option<OwnedFd>,
+}
+
+impl Prepared {
     /// Errors: [`Error::Exec`] when there is no such program, [`Error::System`] when its output
     /// cannot be opened.
-    pub fn new(
-        name: Name,
-        variant: &str,
-        options: Options,
-        plan: &'p Plan,
-    ) -> Result<Command<'p>, Error> {
+    pub(super) fn new(options: &Options) -> Result<Prepared, Error> {
         let path = find_program(&options.argv[0])?;
         let null = |write: bool| {
             OpenOptions::new()
@@ -139,23 +137,17 @@ impl<'p> Command<'p> {
             own_session: !interactive,
         };
         let launcher = Launcher::new(program).map_err(system("prepare to launch"))?;
-        let program = options.argv[0].to_string_lossy().into_owned();
-        Ok(Command {
-            options,
-            name,
-            variant: variant.to_owned(),
-            program,
+        Ok(Prepared {
+            program: options.argv[0].to_string_lossy().into_owned(),
             launcher,
-            stderr,
             own_session: !interactive,
-            own_peak_kib: Cell::new(0),
-            plan,
+            stderr,
         })
     }
 
     /// Waits for the end of `child` and, when it is time, brings it about; calls `tick` after
     /// every interval. Gives the tail of its standard error, too.
-    fn attend(
+    pub(super) fn attend(
         &self,
         child: &Child,
         mut wait: Wait<'_>,
@@ -190,6 +182,38 @@ impl<'p> Command<'p> {
             let _ = child.signal(signal);
             wait.hurry(GRACE);
         }
+    }
+
+    /// The child of this program that waits for its release.
+    pub(super) fn start(&mut self) -> Result<Child, Error> {
+        let started = self.launcher.start();
+        started.map_err(Error::system(format!(
+            "start a process for {}",
+            self.program
+        )))
+    }
+}
+
+impl<'p> Command<'p> {
+    /// Finds the program and prepares everything that all its runs share.
+    ///
+    /// Errors: [`Error::Exec`] when there is no such program, [`Error::System`] when its output
+    /// cannot be opened.
+    pub fn new(
+        name: Name,
+        variant: &str,
+        options: Options,
+        plan: &'p Plan,
+    ) -> Result<Command<'p>, Error> {
+        let prepared = Prepared::new(&options)?;
+        Ok(Command {
+            options,
+            name,
+            variant: variant.to_owned(),
+            prepared,
+            own_peak_kib: Cell::new(0),
+            plan,
+        })
     }
 
     /// The kernel counts in what a child had resident before its exec, and that is our memory:
@@ -228,22 +252,11 @@ impl<'p> Command<'p> {
 
     /// The values that do not come from perf.
     fn own_values(&self, wall: Duration, usage: &Usage) -> Vec<Value> {
-        let cpu_sec = (usage.user_us + usage.system_us) as f64 / 1e6;
-        let split = |us: u64| {
-            let value = us as f64 / 1e6;
-            match self.options.tick_sec {
-                None => Figure::Exact(value),
-                Some(tick_sec) if cpu_sec < LEAST_TICKS * tick_sec => Figure::absent(format!(
-                    "the run used less CPU time than {LEAST_TICKS} ticks of {} ms, at which the kernel tells user from system",
-                    tick_sec * 1e3
-                )),
-                Some(period_sec) => Figure::Sampled { value, period_sec },
-            }
-        };
+        let [user, system] = cpu_values(usage, self.options.tick_sec);
         vec![
             exact("sec/op", wall.as_secs_f64()),
-            Value::new("user-sec/op", split(usage.user_us)),
-            Value::new("sys-sec/op", split(usage.system_us)),
+            user,
+            system,
             Value::new("peak-RSS-bytes", self.peak_rss(usage.peak_rss_kib)),
             exact("involuntary-switches/op", usage.involuntary_switches as f64),
         ]
@@ -276,14 +289,11 @@ impl Workload for Command<'_> {
             return Ok(Outcome::Interrupted(signal));
         }
         if let Some(bytes) = self.options.surroundings.padding_bytes(turn) {
-            let padded = self.launcher.pad(bytes);
+            let padded = self.prepared.launcher.pad(bytes);
             padded.map_err(Error::system("lengthen the environment"))?;
         }
         let rotation = (!turn.only).then_some(turn.order.round);
-        let child = self.launcher.start().map_err(Error::system(format!(
-            "start a process for {}",
-            self.program
-        )))?;
+        let child = self.prepared.start()?;
         let how = How {
             inherit: true,
             enable_on_exec: true,
@@ -305,7 +315,7 @@ impl Workload for Command<'_> {
             self.options.interval,
             interrupt,
         );
-        let (ending, stderr) = self.attend(&child, wait, &mut || {
+        let (ending, stderr) = self.prepared.attend(&child, wait, &mut || {
             partly(intervals.observe(read()?, self.options.interval)).map_err(Error::Output)
         })?;
         let wall = released.elapsed();
@@ -316,7 +326,7 @@ impl Workload for Command<'_> {
         }
         if let Some(errno) = exit.exec_error {
             return Err(Error::Exec {
-                program: self.program.clone(),
+                program: self.prepared.program.clone(),
                 errno,
             });
         }
@@ -341,7 +351,7 @@ impl Workload for Command<'_> {
         observed
             .values
             .extend(counted.into_iter().map(|(_, value)| value));
-        if self.own_session && killpg(pid, None).is_ok() {
+        if self.prepared.own_session && killpg(pid, None).is_ok() {
             if ending == Ending::ByItself {
                 observed.warnings.push(Warning(
                     "it left processes behind; what they do later is not counted".to_owned(),
@@ -379,6 +389,26 @@ impl Workload for Command<'_> {
     }
 }
 
+/// CPU time in user mode and in the kernel; `tick_sec` as in [`Options`].
+pub(super) fn cpu_values(usage: &Usage, tick_sec: Option<f64>) -> [Value; 2] {
+    let cpu_sec = (usage.user_us + usage.system_us) as f64 / 1e6;
+    let split = |us: u64| {
+        let value = us as f64 / 1e6;
+        match tick_sec {
+            None => Figure::Exact(value),
+            Some(tick_sec) if cpu_sec < LEAST_TICKS * tick_sec => Figure::absent(format!(
+                "the run used less CPU time than {LEAST_TICKS} ticks of {} ms, at which the kernel tells user from system",
+                tick_sec * 1e3
+            )),
+            Some(period_sec) => Figure::Sampled { value, period_sec },
+        }
+    };
+    [
+        Value::new("user-sec/op", split(usage.user_us)),
+        Value::new("sys-sec/op", split(usage.system_us)),
+    ]
+}
+
 /// Whether the command ran on without its counters: the kernel takes them off a process that
 /// executes a set-user-ID program, and whoever has no privilege over that.
 fn counters_were_lost(readings: &Readings, usage: &Usage) -> bool {
@@ -404,7 +434,7 @@ fn only_before_loss(figure: Figure) -> Figure {
 
 /// How the wait for a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+pub(super) enum Ending {
     ByItself,
     TimedOut,
     Interrupted(Signal),

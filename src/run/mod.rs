@@ -11,6 +11,8 @@ pub mod loops;
 pub mod noise;
 pub mod schedule;
 pub mod surroundings;
+pub mod syscalls;
+pub mod traced;
 pub mod wait;
 
 use std::ffi::{CString, OsString};
@@ -131,6 +133,9 @@ pub enum Error {
     /// Counters could not be opened or read.
     #[error("cannot count: {}", .0.why)]
     Count(Cause),
+    /// What was to be traced cannot be.
+    #[error("cannot trace: {}", .0.why)]
+    Trace(Cause),
     /// A setting of the measured process that was asked for cannot be had.
     #[error("{}", .0.why)]
     Refused(Cause),
@@ -168,7 +173,9 @@ impl Error {
                 errno: Errno::ENOENT,
                 ..
             } => Some("check its spelling and $PATH; shell syntax needs --shell"),
-            Error::Count(cause) | Error::Refused(cause) => cause.cure.as_deref(),
+            Error::Count(cause) | Error::Trace(cause) | Error::Refused(cause) => {
+                cause.cure.as_deref()
+            }
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use super::super::lines::LONGEST_LINE;
 use super::super::{Format, Reader, Source, Writer};
 use super::*;
 use crate::sample::{
-    Cause, Failure, Figure, Header, Name, Order, Part, Sample, SyntaxError, UnitMeta, Value,
+    Cause, Failure, Figure, Header, Name, Order, Part, Rule, Sample, SyntaxError, UnitMeta, Value,
     Warning,
 };
 use crate::unit::{Assume, Better, Unit};
@@ -365,6 +365,10 @@ fn figures() -> impl Strategy<Value = Figure> {
             part: Part(part)
         }),
         (real(), real()).prop_map(|(value, period_sec)| Figure::Sampled { value, period_sec }),
+        (real(), any::<String>()).prop_map(|(value, rule)| Figure::Estimated {
+            value,
+            rule: Rule(rule),
+        }),
         cause.prop_map(|(why, cure)| Figure::Absent {
             why: Cause { why, cure }
         }),

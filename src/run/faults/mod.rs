@@ -15,7 +15,7 @@ use procfs::process::Process;
 
 use self::profile::{Measure, Timeline};
 use self::symbols::Symbols;
-use self::watch::{LOOK, Rung, Watch};
+use self::watch::{LOOK, Watch};
 use super::interrupt::Interrupt;
 use super::traced::Traced;
 use super::wait::{Wait, Woken};
@@ -23,6 +23,7 @@ use super::{Error, exact};
 use crate::perf;
 use crate::perf::group::How;
 use crate::perf::plan::{self, Counting, Plan, Readings};
+use crate::probe::Rung;
 use crate::sample::{Cause, Figure, Name, Order, Sample, Value, Warning};
 use crate::sys::child::open_pidfd;
 use crate::sys::perf_event::Target;

@@ -20,6 +20,7 @@ use crate::perf::event::Event as Counted;
 use crate::perf::record::{Body, Layout, Mapped, Mode, PerfRecord};
 use crate::perf::ring::{Rate, Recording, Ring};
 use crate::perf::{self, Access as PerfAccess};
+use crate::probe::Rung;
 use crate::probe::faults::{Access, Fault, Tracer, What};
 use crate::probe::kernel;
 use crate::probe::mappings::{Area, Mapping, Space};
@@ -27,25 +28,6 @@ use crate::sample::{Cause, Value};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::perf_event::Target;
 use crate::sys::privilege;
-
-/// A way to see faults, the best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rung {
-    /// Programs in the kernel.
-    Programs,
-    /// Rings of software events in user mode.
-    Rings,
-}
-
-impl Rung {
-    /// Its name, as users and records have it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Rung::Programs => "bpf",
-            Rung::Rings => "rings",
-        }
-    }
-}
 
 /// Sees faults in one of the ways, and sums them up.
 pub struct Watch {

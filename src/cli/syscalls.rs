@@ -1,0 +1,194 @@
+//! `poise syscalls`: what a command, running processes or the whole machine ask of the kernel, and what it costs. Never measures by itself.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::Usage;
+use super::hold::Stage;
+use super::options::{self, ChildOptions, OutputOptions};
+use super::recorder::Recorder;
+use crate::probe::syscalls::Options;
+use crate::report::{syscalls, text};
+use crate::run::command::{self, Output};
+use crate::run::interrupt::Interrupt;
+use crate::run::syscalls::{How, Observation, Subject, by_programs};
+use crate::run::traced::Traced;
+use crate::run::{self, Tally};
+use crate::sample::{End, Record, Sample};
+
+/// Profile the syscalls of a command, of running processes or of the whole machine
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The exit code is the command's own; 128 + n when signal n ended it, \
+126 or 127 when it could not be executed, 124 after --timeout, 5 when tracing is not permitted."
+)]
+pub(super) struct Arguments {
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+
+    /// Profile running processes, with all their threads and what they create.
+    #[arg(
+        short,
+        long,
+        value_name = "PID",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(i32).range(1..),
+        group = "subject"
+    )]
+    pid: Vec<i32>,
+
+    /// Profile all processes of the machine.
+    #[arg(short, long, group = "subject")]
+    all: bool,
+
+    /// End the command, or the profile, after this long (a bare number is milliseconds).
+    #[arg(long, value_name = "DURATION", value_parser = options::duration)]
+    timeout: Option<Duration>,
+
+    /// Count calls and nothing else, for less.
+    #[arg(long)]
+    count: bool,
+
+    /// Tell which errors the calls met.
+    #[arg(long, conflicts_with = "count")]
+    errors: bool,
+
+    /// Call the variant NAME in the records, so that profiles can be compared.
+    #[arg(long, value_name = "NAME", default_value = "base")]
+    variant: String,
+
+    #[command(flatten)]
+    child: ChildOptions,
+
+    #[command(flatten)]
+    output_options: OutputOptions,
+}
+
+/// Runs it and gives the exit code.
+pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
+    let runs_already = arguments.all || !arguments.pid.is_empty();
+    if runs_already && !arguments.command.is_empty() {
+        return Err(Usage {
+            message: "a command is profiled by itself".to_owned(),
+            hint: Some("without -p and -a; --timeout says how long these take".to_owned()),
+        }
+        .into());
+    }
+    if runs_already && arguments.child != ChildOptions::default() {
+        return Err(Usage::new("nothing can be set for what runs already").into());
+    }
+    if !runs_already && arguments.command.is_empty() {
+        return Err(Usage {
+            message: "there is nothing to profile".to_owned(),
+            hint: Some("give a command (poise syscalls -- COMMAND), or -p PID or -a".to_owned()),
+        }
+        .into());
+    }
+    let interrupt = Interrupt::listen().context("cannot listen for signals")?;
+    let stage = Stage::unheld(&arguments.child, !runs_already, &interrupt)?;
+    let subject = arguments.subject(&stage)?;
+    let mut recorder = Recorder::open(&arguments.output_options)?;
+    recorder
+        .begin(options::seed(None), &stage, Vec::new())
+        .map_err(run::Error::Output)?;
+    let how = How {
+        options: Options {
+            count_only: arguments.count,
+            everyone: arguments.all,
+            only: None,
+        },
+        timeout: arguments.timeout,
+        roots: ("/proc".into(), "/sys".into()),
+    };
+    let observation = by_programs(subject, &how, &interrupt)?;
+    let samples = observation.samples(&arguments.variant);
+    let written = samples
+        .iter()
+        .try_for_each(|sample| recorder.take(Record::Sample(sample.clone())));
+    let tally = written.map_err(run::Error::Output).map(|()| Tally {
+        end: End {
+            samples: samples.len() as u64,
+            failures: 0,
+        },
+        failed_code: None,
+        interrupted: observation.interrupted,
+    });
+    let (_, ended) = recorder.finish(tally);
+    arguments.report(&samples)?;
+    ended?;
+    Ok(code(&observation))
+}
+
+fn code(observation: &Observation) -> u8 {
+    match observation.interrupted {
+        Some(signal) => 128 + signal as u8,
+        None => observation.code,
+    }
+}
+
+impl Arguments {
+    fn subject(&self, stage: &Stage) -> anyhow::Result<Subject> {
+        if self.all {
+            return Ok(Subject::Everyone);
+        }
+        if !self.pid.is_empty() {
+            return Ok(Subject::Processes(self.pid.clone()));
+        }
+        let surroundings = stage.surroundings.clone();
+        let tick_sec = options::tick_sec(surroundings.cpus.as_ref());
+        let traced = Traced::new(command::Options {
+            argv: self.command.clone(),
+            output: Output::Inherit,
+            prepare: None,
+            timeout: self.timeout,
+            interval: None,
+            surroundings,
+            ignore_failure: false,
+            tick_sec,
+        })?;
+        Ok(Subject::Command(Box::new(traced)))
+    }
+
+    /// What is profiled, in the user's words.
+    fn words(&self) -> String {
+        let list = |pids: &[i32]| {
+            pids.iter()
+                .map(i32::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        match &self.pid[..] {
+            _ if self.all => "all processes".to_owned(),
+            [] => self
+                .command
+                .join(" ".as_ref())
+                .to_string_lossy()
+                .into_owned(),
+            [pid] => format!("process {pid}"),
+            pids => format!("processes {}", list(pids)),
+        }
+    }
+
+    fn report(&self, samples: &[Sample]) -> anyhow::Result<()> {
+        let options = &self.output_options;
+        if options.quiet || options.records_to_stdout() && !options.table {
+            return Ok(());
+        }
+        let style = text::Style {
+            width: super::columns(),
+        };
+        let mut report = syscalls::profile(samples, &self.words(), style);
+        if self.errors {
+            report.push_str(&syscalls::errors(samples));
+        }
+        // Standard output is the command's, or the records'.
+        match self.command.is_empty() && !options.records_to_stdout() {
+            true => super::print(&report),
+            false => super::print_aside(&report),
+        }
+    }
+}

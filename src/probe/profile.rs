@@ -1,0 +1,255 @@
+//! What a profile of syscalls is, whoever made it: calls, durations, errors, bytes. Pure data: never reads a map or a clock.
+
+use std::collections::BTreeMap;
+
+use syscalls::Sysno;
+
+use super::record::BUCKETS;
+
+/// All that was seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Profile {
+    /// The syscalls that were called.
+    pub calls: Vec<Call>,
+    /// Threads that were followed; `None` where all are.
+    pub threads: Option<u64>,
+    /// What is missing.
+    pub missing: Missing,
+}
+
+/// What a profile lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Threads that could not be followed.
+    pub threads: u64,
+    /// Calls that were lost.
+    pub calls: u64,
+}
+
+/// One syscall.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// Which.
+    pub number: Number,
+    /// Calls that have returned; where they are only counted, all.
+    pub returned: u64,
+    /// Calls that have not, because their thread ended in them.
+    pub unfinished: u64,
+    /// Calls that had not at the end, each with how long it was under way, in ns.
+    pub under_way_ns: Vec<u64>,
+    /// How long those that have returned took, where that was measured.
+    pub time: Option<Time>,
+    /// Those that failed, by errno, where that was seen.
+    pub errors: Option<BTreeMap<u16, u64>>,
+    /// The sum of what was returned, errors left out, where that was seen.
+    pub returned_sum: Option<u64>,
+}
+
+/// How long calls took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Time {
+    /// All together, in ns.
+    pub total_ns: u64,
+    /// The longest, in ns.
+    pub longest_ns: u64,
+    /// Of the total, off the CPU; `None` where it was not told apart.
+    pub off_ns: Option<u64>,
+    /// How they were distributed.
+    pub histogram: Histogram,
+}
+
+/// A syscall's number, or that it is none of this architecture's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Number {
+    /// By the kernel's table.
+    Native(u32),
+    /// Of another table: 32-bit programs, x32.
+    Foreign,
+}
+
+impl Number {
+    /// Its name, as the kernel has it.
+    pub fn name(self) -> String {
+        match self {
+            Number::Foreign => "32-bit".to_owned(),
+            Number::Native(number) => match Sysno::new(number as usize) {
+                Some(known) => known.name().to_owned(),
+                None => format!("syscall_{number}"),
+            },
+        }
+    }
+
+    /// The number of the syscall of this name.
+    pub fn named(name: &str) -> Option<Number> {
+        let known: Sysno = name.parse().ok()?;
+        Some(Number::Native(known.id() as u32))
+    }
+
+    /// Whether what it returns is a number of bytes moved.
+    pub fn moves_bytes(self) -> bool {
+        const MOVING: [&str; 26] = [
+            "read",
+            "write",
+            "pread64",
+            "pwrite64",
+            "readv",
+            "writev",
+            "preadv",
+            "pwritev",
+            "preadv2",
+            "pwritev2",
+            "sendto",
+            "recvfrom",
+            "sendmsg",
+            "recvmsg",
+            "sendfile",
+            "copy_file_range",
+            "splice",
+            "tee",
+            "vmsplice",
+            "getrandom",
+            "getdents64",
+            "getdents",
+            "readlink",
+            "readlinkat",
+            "process_vm_readv",
+            "process_vm_writev",
+        ];
+        MOVING.contains(&self.name().as_str())
+    }
+}
+
+impl Call {
+    /// All calls, whatever became of them.
+    pub fn all(&self) -> u64 {
+        self.returned + self.unfinished + self.under_way_ns.len() as u64
+    }
+
+    /// All that failed.
+    pub fn failed(&self) -> Option<u64> {
+        Some(self.errors.as_ref()?.values().sum())
+    }
+}
+
+/// Durations in buckets of an eighth of an octave, from 32 ns to 137 s; the first and the last
+/// bucket take what lies outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Histogram(pub [u64; BUCKETS]);
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram([0; BUCKETS])
+    }
+}
+
+/// The logarithm of where the second octave of buckets begins, less one.
+const FIRST_OCTAVE: u32 = 5;
+
+/// Buckets an octave.
+const EIGHTHS: usize = 8;
+
+impl Histogram {
+    /// How wide a bucket is at most, as a share of what it holds.
+    pub const WIDTH: f64 = 1.0 / EIGHTHS as f64;
+
+    /// Counts one more duration.
+    pub fn add(&mut self, ns: u64) {
+        let octave = ns.checked_ilog2().unwrap_or(0);
+        let bucket = match octave.checked_sub(FIRST_OCTAVE) {
+            None => 0,
+            Some(octave) => {
+                let eighth = (ns >> (octave + FIRST_OCTAVE - 3)) as usize % EIGHTHS;
+                (octave as usize * EIGHTHS + eighth).min(BUCKETS - 1)
+            }
+        };
+        self.0[bucket] += 1;
+    }
+
+    /// From where to where a bucket goes, in ns.
+    pub fn bounds_ns(bucket: usize) -> (f64, f64) {
+        let bound = |bucket: usize| {
+            let octave = 2f64.powi((bucket / EIGHTHS) as i32 + FIRST_OCTAVE as i32);
+            octave * (1.0 + (bucket % EIGHTHS) as f64 / EIGHTHS as f64)
+        };
+        let low = if bucket == 0 { 0.0 } else { bound(bucket) };
+        (low, bound(bucket + 1))
+    }
+
+    /// All durations counted.
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The duration that a share of `q` does not exceed, in ns: by the place of its rank in its
+    /// bucket, so wrong by at most the bucket's width; `None` when there are none.
+    pub fn quantile_ns(&self, q: f64) -> Option<f64> {
+        // The nearest rank: the least that a share of q does not exceed.
+        let rank = (q * self.count() as f64).ceil().max(1.0) as u64;
+        let mut before = 0;
+        for (bucket, &count) in self.0.iter().enumerate() {
+            if rank <= before + count {
+                let (low, high) = Histogram::bounds_ns(bucket);
+                let place = ((rank - before) as f64 - 0.5) / count as f64;
+                return Some(low + (high - low) * place);
+            }
+            before += count;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn quantiles_are_right_within_the_width_of_a_bucket(
+            mut all in proptest::collection::vec(32u64..100_000_000_000, 1..200),
+            q in 0.0..=1.0,
+        ) {
+            let mut histogram = Histogram::default();
+            for ns in &all {
+                histogram.add(*ns);
+            }
+            all.sort_unstable();
+            let rank = (q * all.len() as f64).ceil().max(1.0) as usize;
+            let exact = all[rank - 1] as f64;
+            let got = histogram.quantile_ns(q).unwrap();
+            prop_assert!((got - exact).abs() <= exact * Histogram::WIDTH, "{got} for {exact}");
+        }
+    }
+
+    #[test]
+    fn every_duration_has_a_bucket() {
+        let check = |ns: u64, want: usize| {
+            let mut histogram = Histogram::default();
+            histogram.add(ns);
+            let bucket = histogram.0.iter().position(|count| *count == 1);
+            assert_eq!(bucket, Some(want), "{ns}");
+            let (low, high) = Histogram::bounds_ns(want);
+            let is_in = low <= ns as f64 && (ns as f64) < high;
+            assert!(is_in || want == BUCKETS - 1, "{ns} in {low}..{high}");
+        };
+        check(0, 0);
+        check(31, 0);
+        check(32, 0);
+        check(36, 1);
+        check(63, 7);
+        check(64, 8);
+        check(1 << 36, 248);
+        check(u64::MAX, BUCKETS - 1);
+        assert_eq!(Histogram::default().quantile_ns(0.5), None);
+    }
+
+    #[test]
+    fn syscalls_have_the_kernels_names() {
+        let write = Number::named("write").unwrap();
+        assert_eq!(write.name(), "write");
+        assert!(write.moves_bytes());
+        assert!(!Number::named("mmap").unwrap().moves_bytes());
+        assert_eq!(Number::Native(509).name(), "syscall_509");
+        assert_eq!(Number::named("no_such"), None);
+    }
+}

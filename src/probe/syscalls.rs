@@ -1,0 +1,353 @@
+//! The profiler of syscalls by programs in the kernel: what followed threads call, how long it takes and what comes of it. Never starts what it follows, never writes text.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use super::Error;
+use super::kernel::Types;
+use super::object::{Object, Parameters, embedded, possible_cpus};
+use super::profile::{Call, Histogram, Missing, Number, Profile, Time};
+use super::record::{
+    BUCKETS, CONTROL_WORDS, Control, ERRNOS, FIRST_BUCKET, FOREIGN, Purpose, ROW_WORDS, ROWS, Row,
+    SLOT_WORDS, SLOTS, SyscallSlot, load, store,
+};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::shared::SharedWords;
+
+/// What is looked at. What is not is not compiled in, and costs nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Calls are counted and nothing else: no times, no errors, no bytes.
+    pub count_only: bool,
+    /// All threads of the machine but our own.
+    pub everyone: bool,
+    /// These syscalls alone.
+    pub only: Option<Vec<Number>>,
+}
+
+/// A loaded profiler.
+pub struct Profiler {
+    object: Object,
+    options: Options,
+    cpus: usize,
+    control: SharedWords,
+    slots: SharedWords,
+    rows: SharedWords,
+    errors: SharedWords,
+}
+
+/// What tracing costs, measured on calls that do nothing. All in ns of wall time a call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tare {
+    /// Untraced.
+    pub untraced_ns: f64,
+    /// While others are traced.
+    pub bystander_ns: f64,
+    /// Traced.
+    pub traced_ns: f64,
+    /// What the trace itself says that it took: between its two timestamps.
+    pub recorded_ns: Option<f64>,
+}
+
+impl Tare {
+    /// How much longer a call is by the trace's own timestamps than it is untraced.
+    pub fn surplus_ns(&self) -> Option<f64> {
+        Some(self.recorded_ns? - self.untraced_ns)
+    }
+}
+
+impl Profiler {
+    /// Loads the programs for `options`; `sys` is the root of sysfs. Nothing is attached yet.
+    pub fn load(sys: &Path, options: Options) -> Result<Profiler, Error> {
+        let bytes = embedded!("syscalls.bpf.o");
+        let types = Types::read(sys, bytes)?;
+        let cpus = possible_cpus(sys);
+        let parameters = Parameters {
+            constants: options.constants(),
+            entries: vec![("rows", (cpus * ROWS) as u32)],
+        };
+        let mut object = Object::load(bytes, types, &parameters)?;
+        for (program, tracepoint) in options.programs() {
+            object.prepare(program, tracepoint)?;
+        }
+        Ok(Profiler {
+            cpus,
+            control: object.words("control", CONTROL_WORDS)?,
+            slots: object.words("slots", SLOTS * SLOT_WORDS)?,
+            rows: object.words("rows", cpus * ROWS * ROW_WORDS)?,
+            errors: object.words("errors", ROWS * ERRNOS)?,
+            object,
+            options,
+        })
+    }
+
+    /// Attaches the programs: from now on every call on the machine costs a little more.
+    pub fn attach(&mut self) -> Result<(), Error> {
+        // Who follows comes before what is followed.
+        for (program, _) in self.options.programs() {
+            self.object.attach(program)?;
+        }
+        Ok(())
+    }
+
+    /// Detaches them; what was seen stays.
+    pub fn detach(&mut self) {
+        self.object.detach();
+    }
+
+    /// Has a process or thread (as our own namespace names it) followed, or no longer.
+    pub fn follow(&mut self, pid: i32, purpose: Purpose) -> Result<(), Error> {
+        store(&self.control, Control::Wanted as usize, pid as u64);
+        store(&self.control, Control::Purpose as usize, purpose as u64);
+        self.object.iterate_tasks("on_task")
+    }
+
+    /// How many threads were followed so far.
+    pub fn followed(&self) -> u64 {
+        load(&self.control, Control::Followed as usize)
+    }
+
+    /// Measures what tracing costs by calls of this thread, while the programs are attached and
+    /// nothing is followed yet, and forgets these calls.
+    pub fn tare(&mut self, untraced_ns: f64) -> Result<Tare, Error> {
+        let null = Number::named("getppid");
+        let me = nix::unistd::gettid().as_raw();
+        let bystander_ns = null_call_ns();
+        self.follow(me, Purpose::Thread)?;
+        let traced_ns = null_call_ns();
+        self.follow(me, Purpose::Forget)?;
+        let profile = self.read();
+        let recorded = profile.calls.iter().find(|call| Some(call.number) == null);
+        let recorded_ns = recorded.and_then(|call| call.time.as_ref()?.histogram.quantile_ns(0.5));
+        self.clear();
+        Ok(Tare {
+            untraced_ns,
+            bystander_ns,
+            traced_ns,
+            recorded_ns,
+        })
+    }
+
+    /// Forgets all calls so far.
+    pub fn clear(&mut self) {
+        for word in self.rows.iter().chain(self.errors.iter()) {
+            // Writing has the memory of rows that nobody uses made.
+            if word.load(std::sync::atomic::Ordering::Relaxed) != 0 {
+                word.store(0, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        for field in [
+            Control::Followed,
+            Control::Collisions,
+            Control::Lost,
+            Control::FirstNs,
+        ] {
+            store(&self.control, field as usize, 0);
+        }
+    }
+
+    /// All that was seen so far.
+    pub fn read(&self) -> Profile {
+        let mut under_way = self.under_way();
+        let calls = (0..ROWS).filter_map(|row| self.call(row, under_way.remove(&row)));
+        let told = |field: Control| load(&self.control, field as usize);
+        Profile {
+            calls: calls.collect(),
+            threads: (!self.options.everyone).then(|| told(Control::Followed)),
+            missing: Missing {
+                threads: told(Control::Collisions),
+                calls: told(Control::Lost),
+            },
+        }
+    }
+
+    /// One row, summed over all CPUs; `None` when nobody called it.
+    fn call(&self, row: usize, under_way: Option<Vec<u64>>) -> Option<Call> {
+        let each = || (0..self.cpus).map(move |cpu| (cpu * ROWS + row) * ROW_WORDS);
+        let field = |field: Row| each().map(move |at| load(&self.rows, at + field as usize));
+        let mut histogram = Histogram::default();
+        for at in each() {
+            // Whoever was called has a total or a count.
+            if load(&self.rows, at + Row::TotalNs as usize) > 0 {
+                for (bucket, sum) in histogram.0.iter_mut().enumerate().take(BUCKETS) {
+                    *sum += load(&self.rows, at + FIRST_BUCKET + bucket);
+                }
+            }
+        }
+        let number = match row {
+            FOREIGN => Number::Foreign,
+            row => Number::Native(row as u32),
+        };
+        let mut call = Call {
+            number,
+            returned: histogram.count(),
+            unfinished: field(Row::Unfinished).sum(),
+            under_way_ns: under_way.unwrap_or_default(),
+            time: None,
+            errors: None,
+            returned_sum: None,
+        };
+        if self.options.count_only {
+            call.returned = field(Row::Calls).sum();
+        } else {
+            call.time = Some(Time {
+                total_ns: field(Row::TotalNs).sum(),
+                longest_ns: field(Row::LongestNs).max().unwrap_or(0),
+                off_ns: Some(field(Row::OffNs).sum()),
+                histogram,
+            });
+            call.errors = Some(match number.name().as_str() {
+                // What it returns is what the interrupted call left.
+                "rt_sigreturn" => BTreeMap::new(),
+                _ => self.errors(row),
+            });
+            call.returned_sum = number.moves_bytes().then(|| field(Row::Bytes).sum());
+        }
+        (call.all() > 0).then_some(call)
+    }
+
+    fn errors(&self, row: usize) -> BTreeMap<u16, u64> {
+        let counts = (0..ERRNOS).map(|errno| {
+            let count = load(&self.errors, row * ERRNOS + errno);
+            (errno as u16, count)
+        });
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// The calls that threads are in, by row, each with how long it has been.
+    fn under_way(&self) -> BTreeMap<usize, Vec<u64>> {
+        let mut found: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        if self.options.count_only {
+            return found;
+        }
+        let now = monotonic_ns();
+        for slot in self.slots.chunks_exact(SLOT_WORDS) {
+            let word = |field: SyscallSlot| load(slot, field as usize);
+            // The upper half is the process.
+            let is_taken = word(SyscallSlot::Ids) as u32 != 0;
+            let start_ns = word(SyscallSlot::StartNs);
+            if is_taken && start_ns != 0 {
+                let row = found.entry(word(SyscallSlot::Row) as usize).or_default();
+                row.push(now.saturating_sub(start_ns));
+            }
+        }
+        found
+    }
+}
+
+impl Options {
+    /// The programs that are wanted and their tracepoints, in the order of attaching.
+    fn programs(&self) -> Vec<(&'static str, &'static str)> {
+        let mut programs = Vec::new();
+        if !self.everyone {
+            programs.extend([
+                ("on_fork", "sched_process_fork"),
+                ("on_exec", "sched_process_exec"),
+            ]);
+        }
+        programs.push(("on_exit", "sched_process_exit"));
+        match self.count_only {
+            true => programs.push(("count", "sys_enter")),
+            false => programs.extend([
+                ("on_switch", "sched_switch"),
+                ("finish", "sys_exit"),
+                ("enter", "sys_enter"),
+            ]),
+        }
+        programs
+    }
+
+    fn constants(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let flag = |set: bool| vec![u8::from(set)];
+        let mut bits = [0u64; ROWS / 64];
+        for number in self.only.iter().flatten() {
+            let row = match number {
+                Number::Native(number) => *number as usize,
+                Number::Foreign => FOREIGN,
+            };
+            if let Some(word) = bits.get_mut(row / 64) {
+                *word |= 1 << (row % 64);
+            }
+        }
+        vec![
+            ("everyone", flag(self.everyone)),
+            ("own_tgid", std::process::id().to_ne_bytes().to_vec()),
+            ("off_cpu", flag(!self.count_only)),
+            ("is_filtered", flag(self.only.is_some())),
+            (
+                "wanted",
+                bits.into_iter().flat_map(u64::to_ne_bytes).collect(),
+            ),
+        ]
+    }
+}
+
+/// What a call that does nothing takes on this thread as things are, in ns: the median of some
+/// batches.
+pub fn null_call_ns() -> f64 {
+    const BATCHES: usize = 9;
+    const CALLS: u32 = 400;
+    let mut batches: Vec<f64> = (0..BATCHES)
+        .map(|_| {
+            let began = Instant::now();
+            for _ in 0..CALLS {
+                std::hint::black_box(nix::unistd::getppid());
+            }
+            began.elapsed().as_nanos() as f64 / f64::from(CALLS)
+        })
+        .collect();
+    batches.sort_by(f64::total_cmp);
+    batches[BATCHES / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::kernel::Facts;
+
+    #[test]
+    fn calls_of_a_thread_are_counted_to_the_call() {
+        let sys = Path::new("/sys");
+        if let Some(obstacle) = Facts::look("/proc".as_ref(), sys).obstacle() {
+            eprintln!("not run: calls_of_a_thread_are_counted_to_the_call: {obstacle}");
+            return;
+        }
+        for count_only in [false, true] {
+            let options = Options {
+                count_only,
+                ..Options::default()
+            };
+            let mut profiler = Profiler::load(sys, options).unwrap();
+            profiler.attach().unwrap();
+            let tare = profiler.tare(null_call_ns()).unwrap();
+            assert!(tare.traced_ns > tare.untraced_ns, "{tare:?}");
+            assert_eq!(tare.recorded_ns.is_none(), count_only);
+            assert_eq!(profiler.read().calls, []);
+            let me = nix::unistd::gettid().as_raw();
+            profiler.follow(me, Purpose::Thread).unwrap();
+            let began = Instant::now();
+            for _ in 0..1234 {
+                nix::unistd::getppid();
+            }
+            let took = began.elapsed().as_nanos() as u64;
+            profiler.follow(me, Purpose::Forget).unwrap();
+            profiler.detach();
+            nix::unistd::getppid();
+            let profile = profiler.read();
+            let call = |name| {
+                let number = Number::named(name);
+                let mut calls = profile.calls.iter();
+                calls.find(|call| Some(call.number) == number).unwrap()
+            };
+            assert_eq!(call("getppid").all(), 1234);
+            assert_eq!(profile.missing, Missing::default());
+            let Some(time) = &call("getppid").time else {
+                assert!(count_only);
+                continue;
+            };
+            assert!(time.total_ns < took && time.longest_ns < took, "{time:?}");
+            assert_eq!(call("getppid").failed(), Some(0));
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Profiles of syscalls as tables for people, from their records. Never measures, never prints.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::text::Style;
+use crate::run::syscalls::{EACH, WHOLE};
+use crate::sample::{Figure, Sample};
+use crate::unit::{Dimension, Scale, Unit, human};
+
+/// A column: its unit, its heading, and how early it goes where there is no room, 0 being never.
+struct Column {
+    unit: &'static str,
+    heading: &'static str,
+    spare: u8,
+}
+
+/// The columns beside the share and the name.
+const COLUMNS: [Column; 11] = [
+    column("total-sec", "total", 0),
+    column("calls", "calls", 0),
+    column("errors", "errors", 0),
+    column("sec/op", "mean", 1),
+    column("p50-sec", "p50", 3),
+    column("p90-sec", "p90", 6),
+    column("p99-sec", "p99", 4),
+    column("p99.9-sec", "p99.9", 7),
+    column("max-sec", "max", 2),
+    column("off-CPU-sec", "off CPU", 5),
+    column("bytes/op", "bytes/op", 8),
+];
+
+const fn column(unit: &'static str, heading: &'static str, spare: u8) -> Column {
+    Column {
+        unit,
+        heading,
+        spare,
+    }
+}
+
+/// What stands between two columns.
+const GAP: usize = 2;
+
+/// The whole profile: what it is of, the table, and what it cost; `subject` in the user's words.
+pub fn profile(samples: &[Sample], subject: &str, style: Style) -> String {
+    let whole = samples
+        .iter()
+        .find(|sample| sample.benchmark.base() == WHOLE);
+    let mut text = String::new();
+    if let Some(whole) = whole {
+        let _ = writeln!(
+            text,
+            "{subject}: {}",
+            summary(whole, calls(samples).count())
+        );
+    }
+    text.push_str(&table(samples, whole, style));
+    if let Some(whole) = whole {
+        text.push_str(&notes(samples, whole));
+    }
+    text
+}
+
+/// The errors, most frequent first, with the calls that met them.
+pub fn errors(samples: &[Sample]) -> String {
+    let mut by_errno: BTreeMap<&str, Vec<(u64, &str)>> = BTreeMap::new();
+    for (name, sample) in calls(samples) {
+        for value in &sample.values {
+            if let Some(errno) = value.unit.as_str().strip_prefix("errors:") {
+                let count = value.figure.number().unwrap_or(0.0) as u64;
+                by_errno.entry(errno).or_default().push((count, name));
+            }
+        }
+    }
+    let total = |of: &[(u64, &str)]| of.iter().map(|(count, _)| count).sum::<u64>();
+    let mut lines: Vec<_> = by_errno.into_iter().collect();
+    lines.sort_by_key(|(_, of)| std::cmp::Reverse(total(of)));
+    let mut text = String::new();
+    for (errno, mut of) in lines {
+        of.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+        let total = total(&of);
+        let of: Vec<String> = of
+            .into_iter()
+            .map(|(count, name)| format!("{name} {count}"))
+            .collect();
+        let _ = writeln!(text, "  {total:>9}  {errno}: {}", of.join(", "));
+    }
+    match text.is_empty() {
+        true => "  no call failed\n".to_owned(),
+        false => text,
+    }
+}
+
+/// The samples that are about one syscall each, with its name.
+fn calls(samples: &[Sample]) -> impl Iterator<Item = (&str, &Sample)> {
+    samples.iter().filter_map(|sample| {
+        let (_, name) = sample.benchmark.parameters().first()?;
+        (sample.benchmark.base() == EACH).then_some((name.as_str(), sample))
+    })
+}
+
+fn number(sample: &Sample, unit: &str) -> Option<f64> {
+    sample.figure(unit)?.number()
+}
+
+fn summary(whole: &Sample, kinds: usize) -> String {
+    let number = |unit| number(whole, unit);
+    let seconds = |sec| human(&Unit::named("sec"), sec);
+    let wall = number("sec/op").unwrap_or(0.0);
+    let calls = number("calls").unwrap_or(0.0);
+    let mut text = format!("{}, {calls} calls of {kinds} syscalls", seconds(wall));
+    if let Some(threads) = number("threads") {
+        let noun = if threads == 1.0 { "thread" } else { "threads" };
+        let _ = write!(text, " in {threads} {noun}");
+    }
+    if let Some(failed) = number("errors").filter(|failed| *failed > 0.0) {
+        let _ = write!(text, ", {failed} failed");
+    }
+    if let Some(total) = number("total-sec") {
+        let _ = write!(text, "; {} in them", seconds(total));
+        if let Some(off) = number("off-CPU-sec").filter(|off| *off > 0.0) {
+            let _ = write!(text, ", of which {} off the CPU", seconds(off));
+        }
+    }
+    text
+}
+
+fn table(samples: &[Sample], whole: Option<&Sample>, style: Style) -> String {
+    let wall = whole.and_then(|whole| number(whole, "sec/op"));
+    let mut rows: Vec<(usize, Vec<String>)> = Vec::new();
+    let used = |column: &&Column| {
+        let mut samples = calls(samples);
+        samples.any(|(_, sample)| sample.figure(column.unit).is_some())
+    };
+    let columns: Vec<&Column> = COLUMNS.iter().filter(used).collect();
+    let is_timed = columns.iter().any(|column| column.unit == "total-sec");
+    let mut heading: Vec<String> = columns.iter().map(|c| c.heading.to_owned()).collect();
+    if is_timed {
+        heading.insert(0, "of wall".to_owned());
+    }
+    heading.push("syscall".to_owned());
+    rows.push((usize::MAX, heading));
+    for (name, sample) in calls(samples) {
+        let mut cells: Vec<String> = columns
+            .iter()
+            .map(|column| cell(column.unit, sample))
+            .collect();
+        if is_timed {
+            let share = number(sample, "total-sec").zip(wall);
+            let share = share.filter(|(_, wall)| *wall > 0.0);
+            cells.insert(
+                0,
+                share.map_or(String::new(), |(total, wall)| {
+                    format!("{:.2} %", total / wall * 100.0)
+                }),
+            );
+        }
+        cells.push(name.to_owned());
+        rows.push((0, cells));
+    }
+    let width_of = |n: usize| {
+        let cells = rows.iter().filter_map(|(_, cells)| cells.get(n));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let first = usize::from(is_timed);
+    let last = columns.len() + first;
+    let mut kept: Vec<usize> = (0..=last).collect();
+    let room = |kept: &[usize]| kept.iter().map(|n| width_of(*n) + GAP).sum::<usize>();
+    while room(&kept) > style.width.max(1) {
+        // What can be spared most goes first.
+        let spare = |n: &&usize| match n.checked_sub(first).and_then(|n| columns.get(n)) {
+            Some(column) => column.spare,
+            None => 0,
+        };
+        match kept.iter().max_by_key(spare).copied() {
+            Some(n) if spare(&&n) > 0 => kept.retain(|kept| *kept != n),
+            _ => break,
+        }
+    }
+    let mut text = String::new();
+    for (_, cells) in &rows {
+        let mut line = String::new();
+        for &n in &kept {
+            let width = width_of(n);
+            let cell = cells.get(n).map_or("", String::as_str);
+            let _ = match n == last {
+                true => write!(line, "  {cell}"),
+                false => write!(line, "  {cell:>width$}"),
+            };
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn cell(unit: &str, sample: &Sample) -> String {
+    let Some(figure) = sample.figure(unit) else {
+        return String::new();
+    };
+    match (unit, figure.number()) {
+        (_, None) => "—".to_owned(),
+        ("errors", Some(0.0)) => String::new(),
+        ("calls" | "errors", Some(count)) => count.to_string(),
+        ("off-CPU-sec", Some(0.0)) => String::new(),
+        (unit, Some(number)) => {
+            let dimension = match unit {
+                "bytes/op" => Dimension::Bytes,
+                _ => Dimension::Seconds,
+            };
+            Scale::for_figure(dimension, number).write(number)
+        }
+    }
+}
+
+/// What is to be known of the figures.
+fn notes(samples: &[Sample], whole: &Sample) -> String {
+    let mut text = String::new();
+    let unfinished: Vec<String> = calls(samples)
+        .filter_map(|(name, sample)| {
+            let count = number(sample, "unfinished-calls")?;
+            Some(format!("{name} {count}"))
+        })
+        .collect();
+    if !unfinished.is_empty() {
+        let _ = writeln!(text, "  never returned: {}", unfinished.join(", "));
+    }
+    let rule = calls(samples).find_map(|(_, sample)| match sample.figure("p50-sec")? {
+        Figure::Estimated { rule, .. } => Some(&rule.0),
+        _ => None,
+    });
+    if let Some(rule) = rule {
+        let _ = writeln!(
+            text,
+            "  percentiles are right {rule}; times are what the trace saw"
+        );
+    }
+    let number = |unit| number(whole, unit);
+    let seconds = |sec| human(&Unit::named("sec"), sec);
+    if let (Some(untraced), Some(traced), Some(bystander)) = (
+        number("null-untraced-sec"),
+        number("null-traced-sec"),
+        number("null-bystander-sec"),
+    ) {
+        let _ = write!(
+            text,
+            "  tare: a call that does nothing takes {}, traced {}",
+            seconds(untraced),
+            seconds(traced)
+        );
+        if let Some(recorded) = number("null-recorded-sec") {
+            let _ = write!(text, " ({} by the trace)", seconds(recorded));
+        }
+        let _ = write!(text, ", of others meanwhile {}", seconds(bystander));
+        if let Some(cost) = number("tracing-sec") {
+            let _ = write!(text, "; tracing took about {} of this run", seconds(cost));
+        }
+        text.push('\n');
+    }
+    for warning in &whole.warnings {
+        let _ = writeln!(text, "  warning: {}", warning.0);
+    }
+    text
+}
