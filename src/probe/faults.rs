@@ -10,7 +10,7 @@ use super::Error;
 use super::kernel::Types;
 use super::mappings::{Area, Mapping};
 use super::object::{self, Object, Parameters, embedded};
-use super::record::{self, CONTROL_WORDS, Control};
+use super::record::{self, CONTROL_WORDS, Control, Purpose};
 use crate::sys::memory::{huge_page_bytes, page_bytes};
 use crate::sys::shared::SharedWords;
 
@@ -300,7 +300,11 @@ impl Tracer {
             object.attach(program)?;
         }
         record::store(&self.control, Control::Wanted as usize, pid as u64);
-        record::store(&self.control, Control::AtExec as usize, at_exec.into());
+        let purpose = match at_exec {
+            true => Purpose::AtExec,
+            false => Purpose::Process,
+        };
+        record::store(&self.control, Control::Purpose as usize, purpose as u64);
         object.iterate_tasks("on_task")?;
         let begin = (!self.begins_by_exception).then_some(("begin_counted", PageFaults));
         let ends = [("end_minor", PageFaultsMin), ("end_major", PageFaultsMaj)];

@@ -57,6 +57,11 @@ fn headline(whole: &Sample, aside: &Aside<'_>) -> String {
         seconds("sec/op").unwrap_or_default(),
         seconds("handler-sec").unwrap_or_default(),
     );
+    if let Some(waiting) =
+        seconds("waiting-sec").filter(|_| number(whole, "waiting-sec") > Some(0.0))
+    {
+        let _ = write!(text, " ({waiting} of it waiting for devices)");
+    }
     if let (Some(share), Some(cpu)) = (number(whole, "CPU-share"), seconds("task-clock-sec/op")) {
         let _ = write!(text, ": {} of {cpu} of CPU time", percent(share));
     }

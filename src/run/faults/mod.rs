@@ -139,6 +139,8 @@ pub fn observe(
     // One run is one operation here: the mean stands with the kinds.
     let told = total.values(&trust, cpu_sec).into_iter();
     values.extend(told.filter(|value| value.unit.as_str() != "sec/op"));
+    let waiting_sec = total.waiting_ns as f64 / 1e9;
+    values.push(trust.time("waiting-sec", waiting_sec));
     let lost = watch.lost()?;
     let is_lost = |unit: &str| find(&lost, unit).and_then(Figure::number).unwrap_or(0.0);
     let done: f64 = ["minor-faults", "major-faults"]

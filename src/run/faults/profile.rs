@@ -50,13 +50,15 @@ struct Key {
     mapping: Mapping,
 }
 
-/// How many, and how long in all.
+/// How many, and how long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     /// Faults.
     pub faults: u64,
     /// Handler time.
     pub handler_ns: u64,
+    /// The part of it in faults that waited for a device, which is no CPU time.
+    pub waiting_ns: u64,
 }
 
 /// A sum with its distribution, true to a hundredth.
@@ -126,10 +128,12 @@ impl Profile {
                 Place::of(space.find(ip), ip)
             };
             let places: Box<[Place]> = fault.stack.iter().enumerate().map(place).collect();
-            self.sites.entry(places).or_default().add(fault.handler_ns);
+            let site = self.sites.entry(places).or_default();
+            site.add(fault.handler_ns, access.is_major);
         }
-        self.timeline.add(fault.end_ns, fault.handler_ns);
-        self.cells.entry(key).or_default().add(fault.handler_ns);
+        self.timeline.add(fault, access.is_major);
+        let cell = self.cells.entry(key).or_default();
+        cell.add(fault.handler_ns, access.is_major);
     }
 
     /// Whether a fault of process `pid` at `address` fell into memory of which a later look could
@@ -266,10 +270,11 @@ impl Trust {
 }
 
 impl Sum {
-    fn add(&mut self, handler_ns: u64) {
+    fn add(&mut self, handler_ns: u64, is_major: bool) {
         self.merge(Sum {
             faults: 1,
             handler_ns,
+            waiting_ns: if is_major { handler_ns } else { 0 },
         });
     }
 
@@ -277,6 +282,7 @@ impl Sum {
     pub fn merge(&mut self, other: Sum) {
         self.faults += other.faults;
         self.handler_ns += other.handler_ns;
+        self.waiting_ns += other.waiting_ns;
     }
 
     /// Count, total, mean and share.
@@ -287,8 +293,17 @@ impl Sum {
             trust.time("handler-sec", total_sec),
             trust.time("sec/op", total_sec / self.faults.max(1) as f64),
         ];
+        let busy_sec = (self.handler_ns - self.waiting_ns) as f64 / 1e9;
         let share = share_of_sec.filter(|&whole_sec| whole_sec > 0.0);
-        values.extend(share.map(|whole_sec| trust.time("CPU-share", total_sec / whole_sec)));
+        values.extend(
+            share.map(|whole_sec| match self.waiting_ns == self.handler_ns {
+                true if self.faults > 0 => Value::new(
+                    "CPU-share",
+                    Figure::absent("waiting for a device is no CPU time"),
+                ),
+                _ => trust.time("CPU-share", busy_sec / whole_sec),
+            }),
+        );
         values
     }
 }
@@ -305,8 +320,8 @@ impl Default for Spread {
 }
 
 impl Spread {
-    fn add(&mut self, handler_ns: u64) {
-        self.sum.add(handler_ns);
+    fn add(&mut self, handler_ns: u64, is_major: bool) {
+        self.sum.add(handler_ns, is_major);
         self.histogram.saturating_record(handler_ns);
     }
 
@@ -368,8 +383,8 @@ impl Timeline {
         };
     }
 
-    fn add(&mut self, at_ns: u64, handler_ns: u64) {
-        let since_ns = at_ns.saturating_sub(self.began_ns);
+    fn add(&mut self, fault: &Fault, is_major: bool) {
+        let since_ns = fault.end_ns.saturating_sub(self.began_ns);
         while since_ns / self.bin_ns >= MOST_BINS as u64 {
             self.bin_ns *= 2;
             let merged = self.bins.chunks(2).map(|pair| {
@@ -383,7 +398,7 @@ impl Timeline {
         if self.bins.len() <= at {
             self.bins.resize(at + 1, Sum::default());
         }
-        self.bins[at].add(handler_ns);
+        self.bins[at].add(fault.handler_ns, is_major);
     }
 
     /// The run up to `end_ns` in at most `count` parts of equal length: what was in each, and how
@@ -462,6 +477,12 @@ mod tests {
         for at in 0..3 {
             profile.take(Event::Fault(fault(at, 0x1000, 1000)));
         }
+        let mut waited = fault(3, 0x1000, 70_000);
+        let What::Access(access) = &mut waited.what else {
+            unreachable!()
+        };
+        access.is_major = true;
+        profile.take(Event::Fault(waited));
         let mut near = fault(3, 0x4000, 500);
         let What::Access(access) = &mut near.what else {
             unreachable!()
@@ -474,7 +495,8 @@ mod tests {
             ..fault(5, 0x1000, 9000)
         }));
         let total = profile.total();
-        assert_eq!((total.faults, total.handler_ns), (5, 4000));
+        assert_eq!((total.faults, total.handler_ns), (6, 74_000));
+        assert_eq!(total.waiting_ns, 70_000);
         let measures = profile.measures(&Trust::default(), Some(1e-5));
         let check = |name: &str, unit: &str, want: f64| {
             let got = number(&measures, name, unit);
@@ -482,13 +504,14 @@ mod tests {
         };
         check("FaultKind/kind=anonymous/mode=user", "faults", 5.0);
         check("FaultKind/kind=anonymous/mode=user", "CPU-share", 0.4);
+        check("FaultMapping/mapping=heap", "CPU-share", 0.3);
         check("FaultMapping/mapping=thread-stack", "faults", 2.0);
         let heap = "Fault/kind=anonymous/mapping=heap/mode=user";
         check(heap, "handler-sec", 3e-6);
         check(heap, "sec/op", 1e-6);
         check("Populate/mapping=heap", "pages", 512.0);
         check("Populate/mapping=heap", "call-sec", 9e-6);
-        assert_eq!(measures[0].iterations, 5);
+        assert_eq!(measures[0].iterations, 1, "the major one took longest");
     }
 
     #[test]
@@ -496,7 +519,8 @@ mod tests {
         let mut profile = Profile::default();
         profile.timeline.begin(1000);
         for second in 0..100 {
-            profile.timeline.add(1000 + second * 1_000_000_000, 10);
+            let at_ns = 1000 + second * 1_000_000_000;
+            profile.timeline.add(&fault(at_ns, 0, 10), false);
         }
         let (parts, each_ns) = profile.timeline.parts(1000 + 100_000_000_000, 10);
         let faults: u64 = parts.iter().map(|part| part.faults).sum();
