@@ -161,8 +161,13 @@ static __always_inline int finish(struct bpf_perf_event_data *ctx, u32 outcome)
 {
 	u64 now = bpf_ktime_get_ns();
 	struct fault_slot *slot = own_slot();
-	if (!slot || !slot->start_ns)
+	if (!slot || !slot->start_ns || slot->address != ctx->addr) {
+		u32 cpu = bpf_get_smp_processor_id();
+		struct lane *own = bpf_map_lookup_elem(&lanes, &cpu);
+		if (own)
+			own->unbegun++;
 		return 0;
+	}
 	u64 start = slot->start_ns, address = slot->address;
 	u32 flags = slot->code | slot->seen | outcome;
 	/* Before the stack is walked, which may itself fault. */
@@ -172,10 +177,6 @@ static __always_inline int finish(struct bpf_perf_event_data *ctx, u32 outcome)
 	struct fault *fault = place(&key, &lane, now - start);
 	if (!fault)
 		return 0;
-	if (address != ctx->addr) {
-		lane->disordered++;
-		return 0;
-	}
 	if (address - ctx->regs.sp + NEAR < 2 * NEAR)
 		flags |= NEAR_SP;
 	fault->end_ns = now;

@@ -30,7 +30,7 @@ struct lane {
 	u64 tail;
 	u64 lost;       /* faults for which there was no room */
 	u64 lost_ns;    /* how long they were handled */
-	u64 disordered; /* ends of faults that did not fit their beginning */
+	u64 unbegun;    /* faults that were done and whose beginning was not seen */
 	u64 spare[3];
 };
 

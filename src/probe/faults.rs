@@ -177,8 +177,8 @@ pub struct Lost {
     pub faults: u64,
     /// How long they were handled in all.
     pub handler_ns: u64,
-    /// Ends that did not fit their beginning.
-    pub disordered: u64,
+    /// Faults whose beginning was not seen: those of the exec itself, and what was under way.
+    pub unbegun: u64,
     /// Threads that were not followed.
     pub threads: u64,
 }
@@ -205,7 +205,7 @@ const HEAD: usize = 0;
 const TAIL: usize = 1;
 const LOST: usize = 2;
 const LOST_NS: usize = 3;
-const DISORDERED: usize = 4;
+const UNBEGUN: usize = 4;
 
 /// Of `bpf/faults.h`.
 const PROTECTION: u16 = 0x1;
@@ -363,7 +363,7 @@ impl Tracer {
         for lane in self.lanes.chunks(LANE_WORDS) {
             lost.faults += record::load(lane, LOST);
             lost.handler_ns += record::load(lane, LOST_NS);
-            lost.disordered += record::load(lane, DISORDERED);
+            lost.unbegun += record::load(lane, UNBEGUN);
         }
         lost
     }
@@ -467,7 +467,7 @@ mod tests {
                 ("tail", lane(TAIL)),
                 ("lost", lane(LOST)),
                 ("lost_ns", lane(LOST_NS)),
-                ("disordered", lane(DISORDERED)),
+                ("unbegun", lane(UNBEGUN)),
                 ("spare", 40),
             ],
             LANE_WORDS,

@@ -32,8 +32,8 @@ use crate::sys::privilege;
 /// The name of the sample that is about the whole run.
 pub const WHOLE: &str = "Faults";
 
-/// Counted beside the faults that are seen one by one.
-pub const EVENTS: &str = "task-clock,minor-faults,major-faults";
+/// Counted beside the faults, which are seen one by one.
+pub const EVENTS: &str = "task-clock";
 
 /// Whose faults.
 pub enum Subject {
@@ -142,22 +142,13 @@ pub fn observe(
     let waiting_sec = total.waiting_ns as f64 / 1e9;
     values.push(trust.time("waiting-sec", waiting_sec));
     let lost = watch.lost()?;
-    let is_lost = |unit: &str| find(&lost, unit).and_then(Figure::number).unwrap_or(0.0);
-    let done: f64 = ["minor-faults", "major-faults"]
+    let losses = lost
         .iter()
-        .filter_map(|event| {
-            let of_user = find(&counted, &format!("{event}:u/op"));
-            find(&counted, &format!("{event}/op")).or(of_user)?.number()
-        })
-        .sum();
-    let unseen = done - total.faults as f64 - is_lost("lost-faults");
-    values.push(exact("unseen-faults", unseen.max(0.0)));
-    warnings.extend(lost.iter().map(|value| {
-        let count = value.figure.number().unwrap_or(0.0);
-        Warning(format!(
-            "{}: {count}",
-            value.unit.as_str().replace('-', " ")
-        ))
+        .filter(|value| value.unit.as_str() != "unseen-faults");
+    warnings.extend(losses.filter_map(|value| {
+        let count = value.figure.number().filter(|&count| count > 0.0)?;
+        let unit = value.unit.as_str().replace('-', " ");
+        Some(Warning(format!("{count} {unit}")))
     }));
     values.extend(lost);
     let mut measures = vec![Measure {

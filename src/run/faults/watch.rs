@@ -76,7 +76,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const LOOK_SHARE: u32 = 200;
 
 /// How often it is to be looked.
-pub const LOOK: Duration = Duration::from_millis(5);
+pub const LOOK: Duration = Duration::from_millis(10);
 
 /// Room for records of one CPU when nothing but mappings is told.
 const MAPPING_BYTES: usize = 128 << 10;
@@ -160,26 +160,41 @@ impl Watch {
         }
     }
 
-    /// What was not seen, as far as it is known, by unit; nothing when nothing is missing.
+    /// What was not seen, as far as it is known, by unit.
     pub fn lost(&self) -> Result<Vec<Value>, Error> {
-        let mut lost = vec![("malformed-records", self.malformed)];
         let mut in_rings = 0;
         for ring in &self.source.rings {
             in_rings += ring.lost().map_err(refused)?;
         }
-        match &self.source.tracer {
-            None => lost.push(("lost-records", in_rings)),
+        let lost = match &self.source.tracer {
+            None => {
+                let mut done = 0;
+                for ring in &self.source.rings {
+                    let readings = ring.readings().map_err(refused)?;
+                    // All but the first are of faults that were done.
+                    done += readings
+                        .iter()
+                        .skip(1)
+                        .map(|reading| reading.count)
+                        .sum::<u64>();
+                }
+                let unseen = done.saturating_sub(self.profile.total().faults);
+                vec![("unseen-faults", unseen), ("lost-records", in_rings)]
+            }
             Some(tracer) => {
                 let told = tracer.lost();
-                lost.push(("lost-mappings", in_rings));
-                lost.push(("lost-faults", told.faults));
-                lost.push(("disordered-faults", told.disordered));
-                lost.push(("lost-threads", told.threads));
+                vec![
+                    ("unseen-faults", told.unbegun),
+                    ("lost-faults", told.faults),
+                    ("lost-threads", told.threads),
+                    ("lost-mappings", in_rings),
+                ]
             }
-        }
+        };
         let trust = Trust::default();
-        let lost = lost.into_iter().filter(|(_, count)| *count > 0);
-        Ok(lost.map(|(unit, count)| trust.count(unit, count)).collect())
+        let malformed = ("malformed-records", self.malformed);
+        let told = lost.into_iter().chain([malformed]);
+        Ok(told.map(|(unit, count)| trust.count(unit, count)).collect())
     }
 
     /// Opens the rings: one a CPU, on each of `threads`.
