@@ -13,17 +13,18 @@ use super::{Usage, stat};
 use crate::machine::facts::Roots;
 use crate::perf::catalog::Catalog;
 use crate::probe::Rung;
+use crate::report::summary::{Benchmark, Estimate, Stream};
 use crate::report::{faults as screen, text};
 use crate::run::command::{self, Output};
 use crate::run::faults::cost::FaultCost;
 use crate::run::faults::watch::{LOOK, Watch};
-use crate::run::faults::{self, Subject};
+use crate::run::faults::{self, Price, Subject};
 use crate::run::interrupt::Interrupt;
 use crate::run::noise::Noise;
 use crate::run::schedule::{Limits, Schedule};
 use crate::run::traced::Traced;
 use crate::run::{self, Tally, Workload, loops};
-use crate::sample::Record;
+use crate::sample::{Name, Record};
 use crate::sys::perf_event::Target;
 use crate::unit::Unit;
 
@@ -52,8 +53,8 @@ pub(super) struct Arguments {
 
     /// Measure what one fault costs on this machine: the CPU time of touching 0 to 128 MiB of
     /// fresh memory against its faults, for base pages, transparent huge pages and populated
-    /// mappings.
-    #[arg(long, conflicts_with_all = ["command", "pid"])]
+    /// mappings. With a command: tell also what its faults cost by that.
+    #[arg(long)]
     cost: bool,
 
     /// Measure N blocks of each kind of pages (with --cost).
@@ -100,9 +101,21 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let (hold, child) = (&arguments.hold, &arguments.child);
-    if arguments.cost {
+    if arguments.cost && arguments.command.is_empty() && arguments.pid.is_none() {
         let stage = Stage::set(hold, child, || Cpus::Auto, &interrupt)?;
-        return cost(arguments, &stage, &interrupt);
+        let mut recorder = Recorder::open(&arguments.output)?;
+        let seed = options::seed(arguments.seed);
+        recorder
+            .begin(seed, &stage, Vec::new())
+            .map_err(run::Error::Output)?;
+        let rounds = arguments.time.is_none().then_some(arguments.runs);
+        recorder.show_progress(&arguments.output, rounds, Unit::named("sec/fault"));
+        let mut sink = |record| recorder.take(record);
+        let driven = cost(arguments, seed, &mut sink, &stage, &interrupt)?;
+        let (mut stream, ended) = recorder.finish(driven);
+        in_order(&mut stream);
+        show(arguments, true, |style| text::stream(&stream, style))?;
+        return Ok(stat::code(&ended?));
     }
     let stage = match arguments.pid {
         Some(_) => Stage::unheld(child, false, &interrupt)?,
@@ -138,86 +151,130 @@ fn watch(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyhow:
     };
     let mut recorder = Recorder::open(&arguments.output)?;
     recorder.fact("rung", watch.rung().word().to_owned());
+    let seed = options::seed(arguments.seed);
     recorder
-        .begin(options::seed(arguments.seed), stage, doubts)
+        .begin(seed, stage, doubts)
         .map_err(run::Error::Output)?;
-    let observed = faults::observe(subject, watch, &plan, interrupt)?;
+    let mut tally = Tally::default();
+    let mut stream = Stream::default();
+    if arguments.cost {
+        let mut priced = |record: Record| {
+            stream.take(record.clone());
+            recorder.take(record)
+        };
+        tally = cost(arguments, seed, &mut priced, stage, interrupt)??;
+        if tally.interrupted.is_some() {
+            return Ok(stat::code(&tally));
+        }
+        in_order(&mut stream);
+    }
+    let mut observed = faults::observe(subject, watch, &plan, interrupt)?;
+    if let Some(base) = price(&stream, "4k") {
+        observed.price(base, price(&stream, "thp"));
+    }
     let samples = observed.samples("base");
-    let mut tally = Tally {
-        interrupted: observed.interrupted,
-        ..Tally::default()
-    };
+    tally.interrupted = observed.interrupted;
     let mut written = Ok(());
     for sample in &samples {
         tally.end.samples += 1;
         written = written.and_then(|()| recorder.take(Record::Sample(sample.clone())));
     }
-    let (_, ended) = recorder.finish(written.map_err(run::Error::Output).map(|()| tally));
-    let to_stdout = arguments.output.records_to_stdout();
-    if !arguments.output.quiet && (!to_stdout || arguments.output.table) {
-        let aside = screen::Aside {
-            rung: observed.rung,
-            sees_reasons: observed.sees_reasons,
-            why: why.as_ref(),
-            timeline: Some((&observed.timeline, observed.end_ns)),
-        };
-        let width = super::columns();
-        let text = screen::screen(&samples, &aside, text::Style { width });
-        // Standard output is the command's.
-        match to_stdout || arguments.pid.is_none() {
-            true => super::print_aside(&text)?,
-            false => super::print(&text)?,
-        }
-    }
+    let driven = written.map_err(run::Error::Output).map(|()| tally);
+    let (_, ended) = recorder.finish(driven);
+    let aside = screen::Aside {
+        rung: observed.rung,
+        sees_reasons: observed.sees_reasons,
+        why: why.as_ref(),
+        timeline: Some((&observed.timeline, observed.end_ns)),
+    };
+    // Standard output is the command's.
+    show(arguments, arguments.pid.is_some(), |style| {
+        text::stream(&stream, style) + &screen::screen(&samples, &aside, style)
+    })?;
     ended?;
     Ok(observed.code)
 }
 
-/// What one fault costs here.
-fn cost(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyhow::Result<u8> {
+/// Prints a table where it is wanted and does not run into anything.
+fn show(
+    arguments: &Arguments,
+    is_stdout_ours: bool,
+    text: impl FnOnce(text::Style) -> String,
+) -> anyhow::Result<()> {
+    let to_stdout = arguments.output.records_to_stdout();
+    if arguments.output.quiet || to_stdout && !arguments.output.table {
+        return Ok(());
+    }
+    let width = super::columns();
+    let text = text(text::Style { width });
+    match is_stdout_ours && !to_stdout {
+        true => super::print(&text),
+        false => super::print_aside(&text),
+    }
+}
+
+/// The kinds of pages whose faults are priced.
+const PAGES: [&str; 3] = ["4k", "thp", "populate"];
+
+/// They ran in a drawn order; they are shown in ours.
+fn in_order(stream: &mut Stream) {
+    let place = |name: &Name| PAGES.iter().position(|pages| *name == cost_of(pages));
+    stream.benchmarks.sort_by_key(|shown| place(&shown.name));
+}
+
+fn cost_of(pages: &str) -> Name {
+    Name::new("FaultCost").with("pages", pages)
+}
+
+/// What one fault costs that makes such a page, if that is known.
+fn price(stream: &Stream, pages: &str) -> Option<Price> {
+    let of = |shown: &&Benchmark| shown.name == cost_of(pages);
+    let rows = stream.benchmarks.iter().find(of)?.rows();
+    let row = rows.iter().find(|row| row.unit.as_str() == "sec/fault")?;
+    let (low, high) = row.range();
+    Some(match row.estimate {
+        Estimate::None => return None,
+        Estimate::Single(sec) => Price {
+            sec,
+            low_sec: sec,
+            high_sec: sec,
+        },
+        Estimate::Middle { value, interval } => Price {
+            sec: value,
+            low_sec: interval.map_or(low, |interval| interval.low),
+            high_sec: interval.map_or(high, |interval| interval.high),
+        },
+    })
+}
+
+/// Measures what one fault costs here; the inner result is how that went.
+fn cost(
+    arguments: &Arguments,
+    seed: u64,
+    sink: &mut run::Sink<'_>,
+    stage: &Stage,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Result<Tally, run::Error>> {
     let mut workloads: Vec<Box<dyn Workload + '_>> = Vec::new();
-    for pages in ["4k", "thp", "populate"] {
+    for pages in PAGES {
         for spec in loops::parse(&format!("heap/MiB=128/pages={pages}"))? {
-            let cost = FaultCost::new(spec, pages, &stage.surroundings);
+            let cost = FaultCost::new(spec, cost_of(pages), &stage.surroundings);
             workloads.push(Box::new(cost));
         }
     }
-    let names: Vec<_> = workloads.iter().map(|w| w.benchmark().clone()).collect();
-    let seed = options::seed(arguments.seed);
     let limits = Limits {
         rounds: arguments.runs,
         time: arguments.time,
     };
     let mut schedule = Schedule::new(seed, workloads.len(), limits);
-    let mut recorder = Recorder::open(&arguments.output)?;
-    recorder
-        .begin(seed, stage, Vec::new())
-        .map_err(run::Error::Output)?;
-    let rounds = arguments.time.is_none().then_some(arguments.runs);
-    recorder.show_progress(&arguments.output, rounds, Unit::named("sec/fault"));
     let roots = Roots::default();
     let mut noise = Noise::watch(&roots, stage.surroundings.cpus.as_ref());
-    let driven = run::drive(
+    Ok(run::drive(
         &mut schedule,
         0,
         &mut workloads,
         interrupt,
         &mut noise,
-        &mut |record| recorder.take(record),
-    );
-    let (mut stream, ended) = recorder.finish(driven);
-    // They ran in a drawn order.
-    stream
-        .benchmarks
-        .sort_by_key(|shown| names.iter().position(|name| *name == shown.name));
-    let to_stdout = arguments.output.records_to_stdout();
-    if !arguments.output.quiet && (!to_stdout || arguments.output.table) {
-        let width = super::columns();
-        let text = text::stream(&stream, text::Style { width });
-        match to_stdout {
-            true => super::print_aside(&text)?,
-            false => super::print(&text)?,
-        }
-    }
-    Ok(stat::code(&ended?))
+        sink,
+    ))
 }

@@ -44,7 +44,59 @@ pub fn screen(samples: &[Sample], aside: &Aside<'_>, style: Style) -> String {
     if let Some((timeline, end_ns)) = aside.timeline {
         text.push_str(&over_time(timeline, end_ns, style.width));
     }
+    text.push_str(&priced(whole, &of("FaultKind")));
     text.push_str(&notes(whole, aside));
+    text
+}
+
+/// What the faults cost by the price of one on fresh memory, and where their handlers say otherwise.
+fn priced(whole: &Sample, kinds: &[&Sample]) -> String {
+    /// Exception entry and exit lie outside the handler: so much less is no disagreement.
+    const OUTSIDE: f64 = 0.25;
+    let value = |unit| number(whole, unit);
+    let (Some(sec), Some(low), Some(high)) = (
+        value("priced-sec"),
+        value("priced-low-sec"),
+        value("priced-high-sec"),
+    ) else {
+        return String::new();
+    };
+    let write = |sec| human(&Unit::named("sec"), sec);
+    let handled = value("handler-sec").unwrap_or(0.0) - value("waiting-sec").unwrap_or(0.0);
+    let mut text = format!(
+        "\n  at the price of a fault on fresh memory: {} ({} … {})",
+        write(sec),
+        write(low),
+        write(high),
+    );
+    if let Some(share) = value("priced-CPU-share") {
+        let _ = write!(text, ", {} of the CPU time", percent(share));
+    }
+    let _ = write!(text, "\n  by handler time: {}", write(handled));
+    if (low * (1.0 - OUTSIDE)..=high).contains(&handled) {
+        text.push_str("; the two agree, for entering and leaving the kernel is no part of it\n");
+        return text;
+    }
+    let faults: f64 = kinds.iter().filter_map(|kind| number(kind, "faults")).sum();
+    let price = sec / faults.max(1.0);
+    let mut apart: Vec<(f64, String)> = Vec::new();
+    for kind in kinds {
+        let (Some(mean), Some(faults)) = (number(kind, "sec/op"), number(kind, "faults")) else {
+            continue;
+        };
+        let word = parameter(kind, "kind");
+        if word != "major" {
+            let told = format!("{word} ({}) {}", parameter(kind, "mode"), write(mean));
+            apart.push((((mean - price) * faults).abs(), told));
+        }
+    }
+    apart.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let most: Vec<String> = apart.into_iter().take(3).map(|(_, told)| told).collect();
+    let _ = writeln!(
+        text,
+        "; the two disagree, for not all faults are alike: a mean {}",
+        most.join(", ")
+    );
     text
 }
 

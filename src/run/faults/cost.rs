@@ -27,11 +27,11 @@ pub struct FaultCost<'s> {
 }
 
 impl<'s> FaultCost<'s> {
-    /// Of the loop `spec`, which is `heap`: its size is the largest.
-    pub fn new(spec: LoopSpec, pages: &str, surroundings: &'s Surroundings) -> FaultCost<'s> {
+    /// Of the loop `spec`, which is `heap`, as benchmark `name`: its size is the largest.
+    pub fn new(spec: LoopSpec, name: Name, surroundings: &'s Surroundings) -> FaultCost<'s> {
         FaultCost {
             spec,
-            name: Name::new("FaultCost").with("pages", pages),
+            name,
             surroundings,
             scratch: std::env::temp_dir(),
         }

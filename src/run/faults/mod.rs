@@ -24,7 +24,7 @@ use crate::perf;
 use crate::perf::group::How;
 use crate::perf::plan::{self, Counting, Plan, Readings};
 use crate::probe::Rung;
-use crate::sample::{Cause, Figure, Name, Order, Sample, Value, Warning};
+use crate::sample::{Cause, Figure, Name, Order, Rule, Sample, Value, Warning};
 use crate::sys::child::open_pidfd;
 use crate::sys::perf_event::Target;
 use crate::sys::privilege;
@@ -170,7 +170,57 @@ pub fn observe(
     })
 }
 
+/// What one fault costs here, in seconds of CPU time: the figure and its interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    /// The median over blocks.
+    pub sec: f64,
+    /// The lower end of its interval.
+    pub low_sec: f64,
+    /// The upper end.
+    pub high_sec: f64,
+}
+
 impl Observation {
+    /// Adds to the whole what the faults cost by the price of one on fresh memory (`base`) and of one
+    /// that makes a huge page. Those that waited for a device are left out: what they cost is the
+    /// device's.
+    pub fn price(&mut self, base: Price, huge: Option<Price>) {
+        let mut total = [0.0; 3];
+        for measure in &self.measures {
+            if measure.name.base() != "FaultKind" {
+                continue;
+            }
+            let kind = &measure.name.parameters()[0].1;
+            let price = match kind.as_str() {
+                "major" => continue,
+                "huge-page" => huge.unwrap_or(base),
+                _ => base,
+            };
+            let faults = measure.iterations as f64;
+            total[0] += faults * price.sec;
+            total[1] += faults * price.low_sec;
+            total[2] += faults * price.high_sec;
+        }
+        let Some(whole) = self.measures.first_mut() else {
+            return;
+        };
+        let cpu_sec = find(&whole.values, "task-clock-sec/op").and_then(Figure::number);
+        let rule = || Rule("faults times what one on fresh memory costs here".to_owned());
+        let estimated = |value| Figure::Estimated {
+            value,
+            rule: rule(),
+        };
+        let [sec, low_sec, high_sec] = total;
+        let mut add = |unit: &str, value| whole.values.push(Value::new(unit, estimated(value)));
+        add("priced-sec", sec);
+        add("priced-low-sec", low_sec);
+        add("priced-high-sec", high_sec);
+        if let Some(cpu_sec) = cpu_sec.filter(|&cpu_sec| cpu_sec > 0.0) {
+            add("priced-CPU-share", sec / cpu_sec);
+        }
+    }
+
     /// The records of it; the doubts are those of the whole.
     pub fn samples(&self, variant: &str) -> Vec<Sample> {
         let sample = |(measure, sequence): (&Measure, u64)| Sample {
