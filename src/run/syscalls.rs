@@ -77,11 +77,7 @@ pub fn by_programs(
     let mut profiler = Profiler::load(sys, how.options.clone()).map_err(refused)?;
     let begin = |profiler: &mut Profiler| {
         profiler.attach()?;
-        match how.options.everyone {
-            // Our own calls are those that are not traced.
-            true => Ok(None),
-            false => profiler.tare(untraced_ns).map(Some),
-        }
+        profiler.tare(untraced_ns).map(Some)
     };
     let mut observation = Observation {
         rung: Rung::Programs,
