@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
+use super::Error;
 use crate::probe::profile::{Call, Number, Profile};
+use crate::sample::Cause;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::ptrace::{self, CallStop, Event};
 
@@ -19,7 +21,6 @@ pub(super) struct Ptraced {
     children: SignalFd,
     only: Option<Vec<Number>>,
     is_begun: bool,
-    threads: u64,
     /// The call that each thread is in, and since when.
     under_way: HashMap<Pid, (Number, u64)>,
     calls: BTreeMap<Number, Call>,
@@ -27,7 +28,18 @@ pub(super) struct Ptraced {
 
 impl Ptraced {
     /// Traces a suspended child of ours; of `only`, if given, the calls.
-    pub(super) fn new(leader: Pid, only: Option<Vec<Number>>) -> io::Result<Ptraced> {
+    ///
+    /// Errors: a cause with what lifts it, when the kernel does not let us.
+    pub(super) fn new(leader: Pid, only: Option<Vec<Number>>) -> Result<Ptraced, Cause> {
+        Ptraced::seize(leader, only).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => Cause::new("ptrace is not permitted here").cure(
+                "sudo sysctl kernel.yama.ptrace_scope=1; in a container --cap-add=SYS_PTRACE",
+            ),
+            _ => Cause::new(format!("ptrace does not work here: {error}")),
+        })
+    }
+
+    fn seize(leader: Pid, only: Option<Vec<Number>>) -> io::Result<Ptraced> {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGCHLD);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
@@ -39,28 +51,29 @@ impl Ptraced {
             children,
             only,
             is_begun: false,
-            threads: 0,
             under_way: HashMap::new(),
             calls: BTreeMap::new(),
         })
     }
 
     /// What polls readable when [`Ptraced::advance`] has something to do.
-    pub(super) fn readable(&self) -> impl AsFd {
-        &self.children
+    pub(super) fn readable(&self) -> BorrowedFd<'_> {
+        self.children.as_fd()
     }
 
     /// Lets all threads go on that have stopped. True when the leader has ended.
-    pub(super) fn advance(&mut self) -> io::Result<bool> {
+    pub(super) fn advance(&mut self) -> Result<bool, Error> {
+        self.step().map_err(Error::system("trace the command"))
+    }
+
+    fn step(&mut self) -> io::Result<bool> {
         while self.children.read_signal()?.is_some() {}
         while let Some(event) = ptrace::next(self.leader)? {
             let went_on = match event {
                 Event::LeaderEnded => return Ok(true),
                 Event::Call(tid) => self.call(tid).and_then(|()| ptrace::go_on(tid, 0)),
                 Event::Exec(tid, old) => {
-                    if !self.is_begun {
-                        (self.is_begun, self.threads) = (true, 1);
-                    }
+                    self.is_begun = true;
                     if let Some(call) = self.under_way.remove(&old) {
                         self.lose(tid);
                         self.under_way.insert(tid, call);
