@@ -9,12 +9,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-/* Of both architectures. */
-struct pt_regs {
-	u64 di, si, dx, r10;
-	u64 regs[31];
-};
-
+/* The registers are those of both architectures. */
 struct bpf_perf_event_data {
 	struct {
 		u64 sp, cs, pstate;
@@ -60,7 +55,15 @@ static __always_inline struct fault_slot *own_slot(void)
 	return (void *)followed(bpf_get_current_task_btf()->pid);
 }
 
-static __always_inline void leave(struct slot *slot)
+static __always_inline void join(struct control *control, struct task_struct *task)
+{
+}
+
+static __always_inline void leave(struct task_struct *task)
+{
+}
+
+static __always_inline void pass_over(struct task_struct *task)
 {
 }
 

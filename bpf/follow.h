@@ -3,10 +3,8 @@
 #pragma once
 #include "record.h"
 
-/* What a profiler makes of struct slot, so that the object describes it. */
-#ifndef SLOT
-#define SLOT struct slot
-#endif
+/* Set before the programs are loaded: all threads of the machine are followed. */
+const volatile bool everyone;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -21,7 +19,7 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, SLOTS);
 	__type(key, u32);
-	__type(value, SLOT);
+	__type(value, struct slot);
 } slots SEC(".maps");
 
 /* The slot that a thread has if it is followed. */
@@ -44,8 +42,11 @@ static __always_inline struct control *the_control(void)
 	return bpf_map_lookup_elem(&control, &key);
 }
 
-/* What a profiler does when a followed thread ends; it defines this. */
-static __always_inline void leave(struct slot *slot);
+/* What a profiler does when a thread is followed from now on, when it is no longer, and when it
+ * shall be passed over; it defines these. */
+static __always_inline void join(struct control *control, struct task_struct *task);
+static __always_inline void leave(struct task_struct *task);
+static __always_inline void pass_over(struct task_struct *task);
 
 static __always_inline struct slot *follow(struct control *control, struct task_struct *task)
 {
@@ -61,6 +62,7 @@ static __always_inline struct slot *follow(struct control *control, struct task_
 	slot->tgid = task->tgid;
 	for (int i = 0; i < 7; i++)
 		slot->payload[i] = 0;
+	join(control, task);
 	__sync_fetch_and_add(&control->followed, 1);
 	if (!control->first_ns)
 		control->first_ns = bpf_ktime_get_ns();
@@ -110,10 +112,10 @@ int on_exit(u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
 	struct slot *slot = followed(task->pid);
-	if (!slot)
-		return 0;
-	leave(slot);
-	slot->tid = 0;
+	if (slot || everyone)
+		leave(task);
+	if (slot)
+		slot->tid = 0;
 	return 0;
 }
 
@@ -137,8 +139,11 @@ int on_task(struct bpf_iter__task *ctx)
 		control->waiting = task->pid;
 	} else if (purpose == FORGET) {
 		struct slot *slot = followed(task->pid);
+		leave(task);
 		if (slot)
 			slot->tid = 0;
+	} else if (purpose == PASS_OVER) {
+		pass_over(task);
 	} else {
 		follow(control, task);
 	}

@@ -50,6 +50,7 @@ static void *(*bpf_ringbuf_reserve)(void *ring, u64 bytes, u64 flags) = (void *)
 static void (*bpf_ringbuf_submit)(void *data, u64 flags) = (void *)132;
 static void (*bpf_ringbuf_discard)(void *data, u64 flags) = (void *)133;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
+static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 
 /* Whether the running kernel has a field. */
 #define field_exists(field) __builtin_preserve_field_info(field, 2)
@@ -63,9 +64,9 @@ static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct thread_info {
-	u64 flags;
-	u32 status; /* x86 */
+struct pt_regs {
+	u64 cs, di, dx, r10; /* x86 */
+	u64 pstate, regs[31]; /* arm64 */
 };
 
 struct pid_namespace;
@@ -81,7 +82,6 @@ struct pid {
 };
 
 struct task_struct {
-	struct thread_info thread_info;
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;

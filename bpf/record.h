@@ -9,6 +9,7 @@ enum {
 	FOLLOW_AT_EXEC = 1, /* follows the process from its next exec on */
 	FOLLOW_THREAD = 2,  /* follows one thread, and what it creates, from now on */
 	FORGET = 3,         /* follows no thread of the process any longer */
+	PASS_OVER = 4,      /* leaves the process out, where everyone is followed */
 };
 
 /* What user space tells the programs, and what they tell of themselves. */
@@ -32,15 +33,19 @@ struct slot {
 	u64 payload[7]; /* each profiler's own; 0 when a thread is new */
 };
 
-/* Of the syscalls: what a thread's slot holds besides. */
-struct syscall_slot {
-	u32 tid;
-	u32 tgid;
+/* Of the syscalls: a followed thread, and the call that it is in. It is found by where the kernel
+ * keeps its user registers, which is on its own kernel stack: these programs are handed that
+ * address, while asking who is running would take a helper's call each time. One cache line. */
+#define THREADS 65536
+
+struct thread {
+	u64 regs;         /* 0 is nobody */
 	u64 start_ns;     /* when the call that is under way began; 0 is none */
 	u64 row;          /* of which syscall */
 	u64 off_ns;       /* how long it was off the CPU */
 	u64 off_since_ns; /* since when it is; 0 when it is not */
-	u64 spare[3];
+	u64 passed_over;  /* 1: it is left out */
+	u64 spare[2];
 };
 
 /* One row a syscall and CPU. The last one takes calls of other numberings (32-bit, x32). */

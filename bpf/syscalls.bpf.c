@@ -1,16 +1,13 @@
 /* How often followed threads call the kernel, how long it takes, and with what result. Each call
  * is timed between the tracepoints at its entry and exit; tables are one a CPU and nothing in
  * them is shared, for the kernel runs these programs without preemption. */
-#define SLOT struct syscall_slot
 #include "follow.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Set before the programs are loaded, so that what is not wanted is not even compiled. */
-const volatile bool everyone;      /* all threads of the machine are followed, */
-const volatile u32 own_tgid;       /* but not those of this process */
-const volatile bool off_cpu;       /* time off the CPU is told apart */
-const volatile bool is_filtered;   /* only these syscalls are looked at, a bit each */
+const volatile bool off_cpu;     /* time off the CPU is told apart */
+const volatile bool is_filtered; /* only these syscalls are looked at, a bit each */
 const volatile u64 wanted[ROWS / 64];
 
 struct {
@@ -32,22 +29,29 @@ struct {
 	__type(value, u64[ERRNOS]);
 } errors SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, THREADS);
+	__type(key, u32);
+	__type(value, struct thread);
+} threads SEC(".maps");
+
 static __always_inline struct row *row_here(u32 row)
 {
 	u32 key = bpf_get_smp_processor_id() * ROWS + row;
 	return bpf_map_lookup_elem(&rows, &key);
 }
 
-/* x86: the call came by the 32-bit entry; arm64: the thread is a 32-bit one. */
-#define TS_COMPAT 2
-#define TIF_32BIT (1 << 22)
+/* What 32-bit programs run as. A 64-bit program that calls by int 0x80 is taken by its numbers. */
+#define USER32_CS 0x23
+#define PSR_MODE32_BIT 0x10
 
-static __always_inline u32 row_of(struct task_struct *task, u64 number)
+static __always_inline u32 row_of(struct pt_regs *regs, u64 number)
 {
-	bool is_foreign = field_exists(task->thread_info.status)
-				  ? task->thread_info.status & TS_COMPAT
-				  : task->thread_info.flags & TIF_32BIT;
-	return number >= FOREIGN || is_foreign ? FOREIGN : number;
+	bool is_32_bit = field_exists(regs->cs) ? regs->cs == USER32_CS
+						: regs->pstate & PSR_MODE32_BIT;
+	return number >= FOREIGN || is_32_bit ? FOREIGN : number;
 }
 
 static __always_inline u32 bucket_of(u64 ns)
@@ -67,17 +71,26 @@ static __always_inline u32 bucket_of(u64 ns)
 	return octave * EIGHTHS | (ns >> (octave + FIRST_OCTAVE - 3) & (EIGHTHS - 1));
 }
 
-/* The slot of the present thread if it is to be looked at. */
-static __always_inline struct slot *slot_here(struct task_struct *task)
+/* The place that a thread has if it is followed. Stacks are aligned to their size, 16 KiB at least. */
+static __always_inline struct thread *place_of(struct pt_regs *regs)
 {
+	u32 key = (u32)(u64)regs >> 14 & (THREADS - 1);
+	return bpf_map_lookup_elem(&threads, &key);
+}
+
+/* The present thread if it is to be looked at. */
+static __always_inline struct thread *thread_here(struct pt_regs *regs)
+{
+	struct thread *thread = place_of(regs);
 	if (!everyone)
-		return followed(task->pid);
-	if (task->tgid == own_tgid)
+		return thread && thread->regs == (u64)regs ? thread : NULL;
+	if (!thread)
 		return NULL;
-	struct slot *slot = slot_of(task->pid);
-	if (slot)
-		slot->tid = task->pid;
-	return slot;
+	if (thread->regs != (u64)regs) {
+		thread->regs = (u64)regs;
+		thread->passed_over = 0;
+	}
+	return thread->passed_over ? NULL : thread;
 }
 
 static __always_inline bool is_wanted(u32 row)
@@ -89,10 +102,10 @@ static __always_inline bool is_wanted(u32 row)
 SEC("tp_btf/sys_enter")
 int count(u64 *ctx)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	if (!slot_here(task))
+	struct pt_regs *regs = (void *)ctx[0];
+	if (!thread_here(regs))
 		return 0;
-	u32 number = row_of(task, ctx[1]);
+	u32 number = row_of(regs, ctx[1]);
 	struct row *row = is_wanted(number) ? row_here(number) : NULL;
 	if (row)
 		row->calls++;
@@ -103,16 +116,16 @@ int count(u64 *ctx)
 SEC("tp_btf/sys_enter")
 int enter(u64 *ctx)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct syscall_slot *slot = (void *)slot_here(task);
-	if (!slot)
+	struct pt_regs *regs = (void *)ctx[0];
+	struct thread *thread = thread_here(regs);
+	if (!thread)
 		return 0;
-	u32 number = row_of(task, ctx[1]);
+	u32 number = row_of(regs, ctx[1]);
 	if (!is_wanted(number))
 		return 0;
-	slot->row = number;
+	thread->row = number;
 	/* Last, so that our own work is not timed. */
-	slot->start_ns = bpf_ktime_get_ns();
+	thread->start_ns = bpf_ktime_get_ns();
 	return 0;
 }
 
@@ -127,28 +140,28 @@ static __always_inline void lose(void)
 SEC("tp_btf/sys_exit")
 int finish(u64 *ctx)
 {
-	u32 tid = bpf_get_current_task_btf()->pid;
-	struct syscall_slot *slot = (void *)slot_of(tid);
-	if (!slot || slot->tid != tid) {
-		if (everyone && slot && slot->tid)
+	struct pt_regs *regs = (void *)ctx[0];
+	struct thread *thread = place_of(regs);
+	if (!thread || thread->regs != (u64)regs) {
+		if (everyone && thread && thread->regs)
 			lose();
 		return 0;
 	}
 	/* Without beginning: a child's first return, or we came in the middle of it. */
-	if (!slot->start_ns)
+	if (!thread->start_ns)
 		return 0;
-	u64 ns = bpf_ktime_get_ns() - slot->start_ns;
-	slot->start_ns = 0;
-	u32 number = slot->row & (ROWS - 1);
+	u64 ns = bpf_ktime_get_ns() - thread->start_ns;
+	thread->start_ns = 0;
+	u32 number = thread->row & (ROWS - 1);
 	struct row *row = row_here(number);
 	if (!row)
 		return 0;
 	row->total_ns += ns;
 	if (ns > row->longest_ns)
 		row->longest_ns = ns;
-	if (off_cpu && slot->off_ns) {
-		row->off_ns += slot->off_ns;
-		slot->off_ns = 0;
+	if (off_cpu && thread->off_ns) {
+		row->off_ns += thread->off_ns;
+		thread->off_ns = 0;
 	}
 	u32 bucket = bucket_of(ns);
 	opaque(bucket);
@@ -166,31 +179,75 @@ int finish(u64 *ctx)
 	return 0;
 }
 
-static __always_inline void leave(struct slot *slot)
+static __always_inline void join(struct control *control, struct task_struct *task)
 {
-	struct syscall_slot *own = (void *)slot;
-	struct row *row = row_here(own->row & (ROWS - 1));
-	if (own->start_ns && row)
+	struct pt_regs *regs = bpf_task_pt_regs(task);
+	struct thread *thread = place_of(regs);
+	if (!thread)
+		return;
+	/* Two threads may come for one place at a time. */
+	u64 nobody = __sync_val_compare_and_swap(&thread->regs, 0, (u64)regs);
+	if (nobody && nobody != (u64)regs) {
+		__sync_fetch_and_add(&control->collisions, 1);
+		return;
+	}
+	thread->start_ns = 0;
+	thread->off_ns = 0;
+	thread->off_since_ns = 0;
+}
+
+static __always_inline struct thread *thread_of(struct task_struct *task)
+{
+	struct pt_regs *regs = bpf_task_pt_regs(task);
+	struct thread *thread = place_of(regs);
+	return thread && thread->regs == (u64)regs ? thread : NULL;
+}
+
+static __always_inline void leave(struct task_struct *task)
+{
+	struct thread *thread = thread_of(task);
+	if (!thread)
+		return;
+	struct row *row = row_here(thread->row & (ROWS - 1));
+	if (thread->start_ns && row)
 		row->unfinished++;
+	thread->start_ns = 0;
+	thread->regs = 0;
+}
+
+static __always_inline void pass_over(struct task_struct *task)
+{
+	struct pt_regs *regs = bpf_task_pt_regs(task);
+	struct thread *thread = place_of(regs);
+	if (!thread)
+		return;
+	thread->passed_over = 1;
+	thread->regs = (u64)regs;
+}
+
+/* The thread that is followed and in a call, else NULL. */
+static __always_inline struct thread *in_call(struct task_struct *task)
+{
+	if (!everyone && !followed(task->pid))
+		return NULL;
+	struct thread *thread = thread_of(task);
+	return thread && thread->start_ns ? thread : NULL;
 }
 
 /* (preempted, previous task, next task): who leaves the CPU in a call, and who comes back. */
 SEC("tp_btf/sched_switch")
 int on_switch(u64 *ctx)
 {
-	struct task_struct *before = (void *)ctx[1], *next = (void *)ctx[2];
-	struct syscall_slot *leaving = (void *)followed(before->pid);
-	struct syscall_slot *coming = (void *)followed(next->pid);
-	bool leaves = leaving && leaving->start_ns;
-	bool comes = coming && coming->off_since_ns;
+	struct thread *leaves = in_call((void *)ctx[1]);
+	struct thread *comes = in_call((void *)ctx[2]);
 	if (!leaves && !comes)
 		return 0;
 	u64 now = bpf_ktime_get_ns();
 	if (leaves)
-		leaving->off_since_ns = now;
-	if (comes) {
-		coming->off_ns += now - coming->off_since_ns;
-		coming->off_since_ns = 0;
+		leaves->off_since_ns = now;
+	if (comes && comes->off_since_ns) {
+		comes->off_ns += now - comes->off_since_ns;
+		comes->off_since_ns = 0;
 	}
 	return 0;
 }

@@ -85,7 +85,7 @@ enum RungOption {
     /// By programs in the kernel, which takes privilege.
     Bpf,
     /// By software events in user mode.
-    Rings,
+    Counters,
 }
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
@@ -130,7 +130,7 @@ fn watch(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyhow:
     let (plan, doubts) = options::plan(&wanted, Target::Myself);
     let only = arguments.rung.map(|rung| match rung {
         RungOption::Bpf => Rung::Programs,
-        RungOption::Rings => Rung::Rings,
+        RungOption::Counters => Rung::Counters,
     });
     let (watch, why) = Watch::choose(only, arguments.stacks)?;
     let subject = match arguments.pid {

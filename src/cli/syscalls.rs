@@ -10,11 +10,12 @@ use super::Usage;
 use super::hold::Stage;
 use super::options::{self, ChildOptions, OutputOptions};
 use super::recorder::Recorder;
+use crate::probe::Rung;
 use crate::probe::syscalls::Options;
 use crate::report::{syscalls, text};
 use crate::run::command::{self, Output};
 use crate::run::interrupt::Interrupt;
-use crate::run::syscalls::{How, Observation, Subject, by_programs};
+use crate::run::syscalls::{How, Observation, Subject, observe};
 use crate::run::traced::Traced;
 use crate::run::{self, Tally};
 use crate::sample::{End, Record, Sample};
@@ -53,6 +54,16 @@ pub(super) struct Arguments {
     #[arg(long)]
     count: bool,
 
+    /// See them by programs in the kernel, by its counters, or by ptrace; else by the first of
+    /// these that can be had.
+    #[arg(
+        long,
+        value_name = "bpf|counters|ptrace",
+        value_enum,
+        hide_possible_values = true
+    )]
+    rung: Option<Way>,
+
     /// Tell which errors the calls met.
     #[arg(long, conflicts_with = "count")]
     errors: bool,
@@ -66,6 +77,24 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     output_options: OutputOptions,
+}
+
+/// By what syscalls are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Way {
+    Bpf,
+    Counters,
+    Ptrace,
+}
+
+impl From<Way> for Rung {
+    fn from(way: Way) -> Rung {
+        match way {
+            Way::Bpf => Rung::Programs,
+            Way::Counters => Rung::Counters,
+            Way::Ptrace => Rung::Ptrace,
+        }
+    }
 }
 
 /// Runs it and gives the exit code.
@@ -90,7 +119,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     }
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let stage = Stage::unheld(&arguments.child, !runs_already, &interrupt)?;
-    let subject = arguments.subject(&stage)?;
+    let mut subject = arguments.subject(&stage)?;
     let mut recorder = Recorder::open(&arguments.output_options)?;
     recorder
         .begin(options::seed(None), &stage, Vec::new())
@@ -102,9 +131,10 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             only: None,
         },
         timeout: arguments.timeout,
+        rung: arguments.rung.map(Rung::from),
         roots: ("/proc".into(), "/sys".into()),
     };
-    let observation = by_programs(subject, &how, &interrupt)?;
+    let observation = observe(&mut subject, &how, &interrupt)?;
     let samples = observation.samples(&arguments.variant);
     let written = samples
         .iter()

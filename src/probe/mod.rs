@@ -22,8 +22,6 @@ pub enum Rung {
     Programs,
     /// Counters that the kernel keeps for the user.
     Counters,
-    /// Records that the kernel writes for the user.
-    Rings,
     /// Stopping the process at each event.
     Ptrace,
 }
@@ -34,7 +32,6 @@ impl Rung {
         match self {
             Rung::Programs => "bpf",
             Rung::Counters => "counters",
-            Rung::Rings => "rings",
             Rung::Ptrace => "ptrace",
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use syscalls::Sysno;
 
-use super::record::BUCKETS;
+use super::record::{BUCKETS, ERRNOS};
 
 /// All that was seen.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +46,7 @@ pub struct Call {
 }
 
 /// How long calls took.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Time {
     /// All together, in ns.
     pub total_ns: u64,
@@ -85,6 +85,11 @@ impl Number {
         Some(Number::Native(known.id() as u32))
     }
 
+    /// Whether it gives an interrupted call back what that was to return.
+    pub fn is_return(self) -> bool {
+        Some(self) == Number::named("rt_sigreturn")
+    }
+
     /// Whether what it returns is a number of bytes moved.
     pub fn moves_bytes(self) -> bool {
         const MOVING: [&str; 26] = [
@@ -120,6 +125,53 @@ impl Number {
 }
 
 impl Call {
+    /// Calls that were counted, and nothing else known of them.
+    pub fn counted(number: Number, calls: u64) -> Call {
+        Call {
+            number,
+            returned: calls,
+            unfinished: 0,
+            under_way_ns: Vec::new(),
+            time: None,
+            errors: None,
+            returned_sum: None,
+        }
+    }
+
+    /// No calls yet, which are to be timed.
+    pub fn timed(number: Number) -> Call {
+        Call {
+            time: Some(Time::default()),
+            errors: Some(BTreeMap::new()),
+            returned_sum: number.moves_bytes().then_some(0),
+            ..Call::counted(number, 0)
+        }
+    }
+
+    /// One more call that took so long and returned this.
+    pub fn add(&mut self, ns: u64, result: i64) {
+        self.returned += 1;
+        if let Some(time) = &mut self.time {
+            time.total_ns += ns;
+            time.longest_ns = time.longest_ns.max(ns);
+            time.histogram.add(ns);
+        }
+        match (u64::try_from(result), u16::try_from(-result)) {
+            (Ok(moved), _) => {
+                if let Some(sum) = &mut self.returned_sum {
+                    *sum += moved;
+                }
+            }
+            // What rt_sigreturn returns is what the interrupted call left.
+            (Err(_), Ok(errno)) if usize::from(errno) < ERRNOS && !self.number.is_return() => {
+                if let Some(errors) = &mut self.errors {
+                    *errors.entry(errno).or_default() += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// All calls, whatever became of them.
     pub fn all(&self) -> u64 {
         self.returned + self.unfinished + self.under_way_ns.len() as u64
@@ -206,8 +258,8 @@ mod tests {
     proptest! {
         #[test]
         fn quantiles_are_right_within_the_width_of_a_bucket(
-            mut all in proptest::collection::vec(32u64..100_000_000_000, 1..200),
-            q in 0.0..=1.0,
+            mut all in proptest::collection::vec(32u64..100_000_000_000, 1..200usize),
+            q in 0.0..=1.0f64,
         ) {
             let mut histogram = Histogram::default();
             for ns in &all {

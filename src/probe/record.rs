@@ -32,6 +32,8 @@ pub enum Purpose {
     Thread,
     /// Follows no thread of the process any longer.
     Forget,
+    /// Leaves the process out, where everyone is followed.
+    PassOver,
 }
 
 /// Words of `struct control`.
@@ -40,14 +42,20 @@ pub const CONTROL_WORDS: usize = 7;
 /// Slots of followed threads.
 pub const SLOTS: usize = 65536;
 
-/// Words of `struct slot`, and of what profilers make of it.
+/// Words of `struct slot`.
 pub const SLOT_WORDS: usize = 8;
 
-/// The words of `struct syscall_slot`; the thread id is the lower half of the first.
+/// Places of followed threads, as the profiler of syscalls has them.
+pub const THREADS: usize = 65536;
+
+/// Words of `struct thread`.
+pub const THREAD_WORDS: usize = 8;
+
+/// The words of `struct thread`.
 #[derive(Clone, Copy, Debug)]
-pub enum SyscallSlot {
-    /// Thread and process.
-    Ids,
+pub enum Thread {
+    /// Where its user registers are kept; 0 is nobody.
+    Regs,
     /// When the call that is under way began; 0 is none.
     StartNs,
     /// Of which syscall.
@@ -56,6 +64,8 @@ pub enum SyscallSlot {
     OffNs,
     /// Since when it is.
     OffSinceNs,
+    /// Whether it is left out.
+    PassedOver,
 }
 
 /// Rows of syscalls, a CPU.
@@ -150,19 +160,25 @@ pub(super) mod tests {
             ],
             CONTROL_WORDS,
         );
-        let at = |field: SyscallSlot| field as usize * 8;
         check_layout(
             bytes,
-            "syscall_slot",
-            &[
-                ("tid", at(SyscallSlot::Ids)),
-                ("tgid", at(SyscallSlot::Ids) + 4),
-                ("start_ns", at(SyscallSlot::StartNs)),
-                ("row", at(SyscallSlot::Row)),
-                ("off_ns", at(SyscallSlot::OffNs)),
-                ("off_since_ns", at(SyscallSlot::OffSinceNs)),
-            ],
+            "slot",
+            &[("tid", 0), ("tgid", 4), ("payload", 8)],
             SLOT_WORDS,
+        );
+        let at = |field: Thread| field as usize * 8;
+        check_layout(
+            bytes,
+            "thread",
+            &[
+                ("regs", at(Thread::Regs)),
+                ("start_ns", at(Thread::StartNs)),
+                ("row", at(Thread::Row)),
+                ("off_ns", at(Thread::OffNs)),
+                ("off_since_ns", at(Thread::OffSinceNs)),
+                ("passed_over", at(Thread::PassedOver)),
+            ],
+            THREAD_WORDS,
         );
         let at = |field: Row| field as usize * 8;
         check_layout(

@@ -10,7 +10,7 @@ use super::object::{Object, Parameters, embedded, possible_cpus};
 use super::profile::{Call, Histogram, Missing, Number, Profile, Time};
 use super::record::{
     BUCKETS, CONTROL_WORDS, Control, ERRNOS, FIRST_BUCKET, FOREIGN, Purpose, ROW_WORDS, ROWS, Row,
-    SLOT_WORDS, SLOTS, SyscallSlot, load, store,
+    THREAD_WORDS, THREADS, Thread, load, store,
 };
 use crate::sys::clock::monotonic_ns;
 use crate::sys::shared::SharedWords;
@@ -32,7 +32,7 @@ pub struct Profiler {
     options: Options,
     cpus: usize,
     control: SharedWords,
-    slots: SharedWords,
+    threads: SharedWords,
     rows: SharedWords,
     errors: SharedWords,
 }
@@ -74,7 +74,7 @@ impl Profiler {
         Ok(Profiler {
             cpus,
             control: object.words("control", CONTROL_WORDS)?,
-            slots: object.words("slots", SLOTS * SLOT_WORDS)?,
+            threads: object.words("threads", THREADS * THREAD_WORDS)?,
             rows: object.words("rows", cpus * ROWS * ROW_WORDS)?,
             errors: object.words("errors", ROWS * ERRNOS)?,
             object,
@@ -109,14 +109,21 @@ impl Profiler {
     }
 
     /// Measures what tracing costs by calls of this thread, while the programs are attached and
-    /// nothing is followed yet, and forgets these calls.
+    /// none is followed yet but everyone, and forgets these calls. From then on we are left out.
     pub fn tare(&mut self, untraced_ns: f64) -> Result<Tare, Error> {
         let null = Number::named("getppid");
-        let me = nix::unistd::gettid().as_raw();
-        let bystander_ns = null_call_ns();
-        self.follow(me, Purpose::Thread)?;
-        let traced_ns = null_call_ns();
-        self.follow(me, Purpose::Forget)?;
+        let (us, me) = (std::process::id() as i32, nix::unistd::gettid().as_raw());
+        let (traced_ns, bystander_ns);
+        if self.options.everyone {
+            traced_ns = null_call_ns();
+            self.follow(us, Purpose::PassOver)?;
+            bystander_ns = null_call_ns();
+        } else {
+            bystander_ns = null_call_ns();
+            self.follow(me, Purpose::Thread)?;
+            traced_ns = null_call_ns();
+            self.follow(us, Purpose::Forget)?;
+        }
         let profile = self.read();
         let recorded = profile.calls.iter().find(|call| Some(call.number) == null);
         let recorded_ns = recorded.and_then(|call| call.time.as_ref()?.histogram.quantile_ns(0.5));
@@ -180,27 +187,22 @@ impl Profiler {
             row => Number::Native(row as u32),
         };
         let mut call = Call {
-            number,
-            returned: histogram.count(),
             unfinished: field(Row::Unfinished).sum(),
             under_way_ns: under_way.unwrap_or_default(),
-            time: None,
-            errors: None,
-            returned_sum: None,
+            ..Call::counted(number, field(Row::Calls).sum())
         };
-        if self.options.count_only {
-            call.returned = field(Row::Calls).sum();
-        } else {
+        if !self.options.count_only {
+            call.returned = histogram.count();
             call.time = Some(Time {
                 total_ns: field(Row::TotalNs).sum(),
                 longest_ns: field(Row::LongestNs).max().unwrap_or(0),
                 off_ns: Some(field(Row::OffNs).sum()),
                 histogram,
             });
-            call.errors = Some(match number.name().as_str() {
+            call.errors = Some(match number.is_return() {
                 // What it returns is what the interrupted call left.
-                "rt_sigreturn" => BTreeMap::new(),
-                _ => self.errors(row),
+                true => BTreeMap::new(),
+                false => self.errors(row),
             });
             call.returned_sum = number.moves_bytes().then(|| field(Row::Bytes).sum());
         }
@@ -222,13 +224,11 @@ impl Profiler {
             return found;
         }
         let now = monotonic_ns();
-        for slot in self.slots.chunks_exact(SLOT_WORDS) {
-            let word = |field: SyscallSlot| load(slot, field as usize);
-            // The upper half is the process.
-            let is_taken = word(SyscallSlot::Ids) as u32 != 0;
-            let start_ns = word(SyscallSlot::StartNs);
-            if is_taken && start_ns != 0 {
-                let row = found.entry(word(SyscallSlot::Row) as usize).or_default();
+        for thread in self.threads.chunks_exact(THREAD_WORDS) {
+            let word = |field: Thread| load(thread, field as usize);
+            let start_ns = word(Thread::StartNs);
+            if word(Thread::Regs) != 0 && start_ns != 0 {
+                let row = found.entry(word(Thread::Row) as usize).or_default();
                 row.push(now.saturating_sub(start_ns));
             }
         }
@@ -272,7 +272,6 @@ impl Options {
         }
         vec![
             ("everyone", flag(self.everyone)),
-            ("own_tgid", std::process::id().to_ne_bytes().to_vec()),
             ("off_cpu", flag(!self.count_only)),
             ("is_filtered", flag(self.only.is_some())),
             (

@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{AccessFlags, access};
 
 use super::interrupt::Interrupt;
+use super::ptraced::Ptraced;
 use super::schedule::Turn;
 use super::surroundings::Surroundings;
 use super::wait::{Wait, Woken};
@@ -146,18 +147,33 @@ impl Prepared {
     }
 
     /// Waits for the end of `child` and, when it is time, brings it about; calls `tick` after
-    /// every interval. Gives the tail of its standard error, too.
+    /// every interval. Gives the tail of its standard error, too. A `tracer`, if there is one, is
+    /// told of what becomes of the child, and tells of its end.
     pub(super) fn attend(
         &self,
         child: &Child,
         mut wait: Wait<'_>,
         tick: &mut dyn FnMut() -> Result<(), Error>,
+        mut tracer: Option<&mut Ptraced>,
     ) -> Result<(Ending, Vec<u8>), Error> {
         let mut ending = Ending::ByItself;
         loop {
-            let woken = wait.until(Some(child.pidfd()), self.stderr.as_ref());
+            let watched = match &tracer {
+                Some(tracer) => tracer.readable(),
+                None => child.pidfd(),
+            };
+            let woken = wait.until(Some(watched), self.stderr.as_ref());
             let signal = match woken.map_err(|errno| Error::system("wait")(errno.into()))? {
-                Woken::Ended => return Ok((ending, wait.into_tail())),
+                Woken::Ended => {
+                    let has_ended = match &mut tracer {
+                        Some(tracer) => tracer.advance()?,
+                        None => true,
+                    };
+                    match has_ended {
+                        true => return Ok((ending, wait.into_tail())),
+                        false => continue,
+                    }
+                }
                 Woken::Tick => {
                     tick()?;
                     continue;
@@ -315,9 +331,14 @@ impl Workload for Command<'_> {
             self.options.interval,
             interrupt,
         );
-        let (ending, stderr) = self.prepared.attend(&child, wait, &mut || {
-            partly(intervals.observe(read()?, self.options.interval)).map_err(Error::Output)
-        })?;
+        let (ending, stderr) = self.prepared.attend(
+            &child,
+            wait,
+            &mut || {
+                partly(intervals.observe(read()?, self.options.interval)).map_err(Error::Output)
+            },
+            None,
+        )?;
         let wall = released.elapsed();
         let pid = child.pid();
         let exit = child.reap().map_err(Error::system("wait for the child"))?;

@@ -3,12 +3,14 @@
 pub mod attach;
 pub mod batch;
 pub mod command;
+mod counted;
 pub mod faults;
 pub mod frequency;
 pub mod interrupt;
 pub mod looped;
 pub mod loops;
 pub mod noise;
+mod ptraced;
 pub mod schedule;
 pub mod surroundings;
 pub mod syscalls;

@@ -8,8 +8,10 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::command::cpu_values;
+use super::counted::Counted;
 use super::interrupt::Interrupt;
-use super::traced::Traced;
+use super::ptraced::Ptraced;
+use super::traced::{Ended, Traced};
 use super::wait::{Wait, Woken};
 use super::{Error, exact};
 use crate::probe::kernel::Facts;
@@ -17,7 +19,7 @@ use crate::probe::profile::{Call, Histogram, Profile, Time};
 use crate::probe::record::Purpose;
 use crate::probe::syscalls::{Options, Profiler, Tare, null_call_ns};
 use crate::probe::{self, Rung};
-use crate::sample::{Figure, Name, Order, Rule, Sample, Value, Warning};
+use crate::sample::{Cause, Figure, Name, Order, Rule, Sample, Value, Warning};
 use crate::sys::child::{Usage, open_pidfd};
 
 /// Whose syscalls.
@@ -37,6 +39,8 @@ pub struct How {
     pub options: Options,
     /// For how long, of what runs already.
     pub timeout: Option<Duration>,
+    /// The rung to stand on; else the best that can be had.
+    pub rung: Option<Rung>,
     /// The roots of procfs and sysfs.
     pub roots: (PathBuf, PathBuf),
 }
@@ -46,6 +50,8 @@ pub struct How {
 pub struct Observation {
     /// By what.
     pub rung: Rung,
+    /// The better ways that could not be had, and why.
+    pub missed: Vec<(Rung, Cause)>,
     /// The syscalls.
     pub profile: Profile,
     /// What tracing costs here, where that can be measured.
@@ -62,9 +68,45 @@ pub struct Observation {
     pub interrupted: Option<Signal>,
 }
 
-/// Profiles by programs in the kernel.
-pub fn by_programs(
-    subject: Subject,
+/// Profiles on the rung that is asked for, or else on the best that can be had.
+pub fn observe(
+    subject: &mut Subject,
+    how: &How,
+    interrupt: &Interrupt,
+) -> Result<Observation, Error> {
+    let rungs = match (how.rung, &subject) {
+        (Some(rung), _) => vec![rung],
+        (None, Subject::Command(_)) => vec![Rung::Programs, Rung::Counters, Rung::Ptrace],
+        // The others see only what they have started.
+        (None, _) => vec![Rung::Programs],
+    };
+    let mut missed = Vec::new();
+    let last = rungs.len() - 1;
+    for (n, rung) in rungs.into_iter().enumerate() {
+        let observed = match (rung, &mut *subject) {
+            (Rung::Programs, subject) => by_programs(subject, how, interrupt),
+            (Rung::Counters, Subject::Command(traced)) => by_counters(traced, how, interrupt),
+            (Rung::Ptrace, Subject::Command(traced)) => by_ptrace(traced, how, interrupt),
+            _ => Err(Error::Trace(Cause::new(format!(
+                "{} sees only a command that poise starts",
+                rung.word()
+            )))),
+        };
+        match observed {
+            Err(Error::Trace(cause)) if n < last => missed.push((rung, cause)),
+            observed => {
+                return observed.map(|observation| Observation {
+                    missed,
+                    ..observation
+                });
+            }
+        }
+    }
+    unreachable!("the last rung's result was returned")
+}
+
+fn by_programs(
+    subject: &mut Subject,
     how: &How,
     interrupt: &Interrupt,
 ) -> Result<Observation, Error> {
@@ -77,55 +119,66 @@ pub fn by_programs(
     let mut profiler = Profiler::load(sys, how.options.clone()).map_err(refused)?;
     let begin = |profiler: &mut Profiler| {
         profiler.attach()?;
-        match how.options.everyone {
-            // Our own calls are those that are not traced.
-            true => Ok(None),
-            false => profiler.tare(untraced_ns).map(Some),
-        }
+        profiler.tare(untraced_ns).map(Some)
     };
-    let mut observation = Observation {
-        rung: Rung::Programs,
-        profile: Profile::default(),
-        tare: None,
-        wall: Duration::ZERO,
-        usage: None,
-        code: 0,
-        warnings: Vec::new(),
-        interrupted: None,
-    };
-    match subject {
-        Subject::Command(mut traced) => {
+    let tare;
+    let mut observation = match subject {
+        Subject::Command(traced) => {
             let child = traced.start()?;
-            observation.tare = begin(&mut profiler).map_err(refused)?;
+            tare = begin(&mut profiler).map_err(refused)?;
             let pid = child.pid().as_raw();
             profiler.follow(pid, Purpose::AtExec).map_err(refused)?;
             let ended = traced.run(child, interrupt, &mut || Ok(()))?;
-            observation.wall = ended.wall;
-            observation.usage = Some((ended.usage, traced.tick_sec()));
-            observation.code = ended.code;
-            observation.warnings = ended.warnings;
-            observation.interrupted = ended.interrupted;
+            Observation::of(Rung::Programs, ended, traced.tick_sec())
         }
         Subject::Processes(pids) => {
-            let ends = watch(&pids)?;
-            observation.tare = begin(&mut profiler).map_err(refused)?;
+            let ends = watch(pids)?;
+            tare = begin(&mut profiler).map_err(refused)?;
             let began = Instant::now();
             for pid in pids {
-                follow_all(&mut profiler, pid).map_err(refused)?;
+                follow_all(&mut profiler, *pid).map_err(refused)?;
             }
-            observation.interrupted = wait(Some(ends), how.timeout, interrupt)?;
-            observation.wall = began.elapsed();
+            let interrupted = wait(Some(ends), how.timeout, interrupt)?;
+            Observation::span(began.elapsed(), interrupted)
         }
         Subject::Everyone => {
-            observation.tare = begin(&mut profiler).map_err(refused)?;
+            tare = begin(&mut profiler).map_err(refused)?;
             let began = Instant::now();
-            observation.interrupted = wait(None, how.timeout, interrupt)?;
-            observation.wall = began.elapsed();
+            let interrupted = wait(None, how.timeout, interrupt)?;
+            Observation::span(began.elapsed(), interrupted)
         }
-    }
+    };
     profiler.detach();
     observation.profile = profiler.read();
+    observation.tare = tare;
     Ok(observation)
+}
+
+fn by_counters(
+    traced: &mut Traced,
+    how: &How,
+    interrupt: &Interrupt,
+) -> Result<Observation, Error> {
+    let child = traced.start()?;
+    let only = how.options.only.as_deref();
+    let counted = Counted::open(child.pid().as_raw(), only).map_err(Error::Trace)?;
+    let ended = traced.run(child, interrupt, &mut || Ok(()))?;
+    let profile = counted.profile().map_err(Error::Trace)?;
+    Ok(Observation {
+        profile,
+        ..Observation::of(Rung::Counters, ended, traced.tick_sec())
+    })
+}
+
+fn by_ptrace(traced: &mut Traced, how: &How, interrupt: &Interrupt) -> Result<Observation, Error> {
+    let child = traced.start()?;
+    let only = how.options.only.clone();
+    let mut tracer = Ptraced::new(child.pid(), only).map_err(Error::Trace)?;
+    let ended = traced.run_by(child, interrupt, &mut || Ok(()), Some(&mut tracer))?;
+    Ok(Observation {
+        profile: tracer.profile(),
+        ..Observation::of(Rung::Ptrace, ended, traced.tick_sec())
+    })
 }
 
 /// Follows all threads of a process. One that is created while we look may be missed by the first
@@ -190,6 +243,36 @@ pub const WHOLE: &str = "Syscalls";
 pub const EACH: &str = "Syscall";
 
 impl Observation {
+    /// What is known of a command that has ended, but for its profile.
+    fn of(rung: Rung, ended: Ended, tick_sec: Option<f64>) -> Observation {
+        Observation {
+            rung,
+            missed: Vec::new(),
+            profile: Profile::default(),
+            tare: None,
+            wall: ended.wall,
+            usage: Some((ended.usage, tick_sec)),
+            code: ended.code,
+            warnings: ended.warnings,
+            interrupted: ended.interrupted,
+        }
+    }
+
+    /// What is known of the time for which something was watched, but for its profile.
+    fn span(wall: Duration, interrupted: Option<Signal>) -> Observation {
+        Observation {
+            rung: Rung::Programs,
+            missed: Vec::new(),
+            profile: Profile::default(),
+            tare: None,
+            wall,
+            usage: None,
+            code: 0,
+            warnings: Vec::new(),
+            interrupted,
+        }
+    }
+
     /// The records of it: one sample for the whole, and one for each syscall, the most time first.
     pub fn samples(&self, variant: &str) -> Vec<Sample> {
         let mut calls: Vec<&Call> = self.profile.calls.iter().collect();
@@ -236,7 +319,7 @@ impl Observation {
         let times: Option<Vec<&Time>> = calls.iter().map(|call| call.time.as_ref()).collect();
         if let Some(times) = times.filter(|times| !times.is_empty()) {
             let total_ns: u64 = times.iter().map(|time| time.total_ns).sum();
-            values.push(exact("total-sec", seconds(total_ns)));
+            values.push(self.timed("total-sec", seconds(total_ns)));
             let off_ns: Option<u64> = times.iter().map(|time| time.off_ns).sum();
             values.extend(off_ns.map(|off_ns| exact("off-CPU-sec", seconds(off_ns))));
         }
@@ -278,8 +361,8 @@ impl Observation {
     fn times(&self, returned: u64, time: &Time) -> Vec<Value> {
         let mean_sec = seconds(time.total_ns) / returned as f64;
         let mut values = vec![
-            exact("total-sec", seconds(time.total_ns)),
-            exact("sec/op", mean_sec),
+            self.timed("total-sec", seconds(time.total_ns)),
+            self.timed("sec/op", mean_sec),
         ];
         if let Some(off_ns) = time.off_ns {
             values.push(exact("off-CPU-sec", seconds(off_ns)));
@@ -298,11 +381,22 @@ impl Observation {
             let ns = time.histogram.quantile_ns(q)?;
             // The longest is known, whatever its bucket.
             let value = ns.min(time.longest_ns as f64) / 1e9;
-            let rule = format!("within {} %", Histogram::WIDTH * 100.0);
+            let mut rule = format!("within {} %", Histogram::WIDTH * 100.0);
+            if self.rung == Rung::Ptrace {
+                rule = format!("{rule}, {DISTURBED}");
+            }
             Some(estimated(&format!("{name}-sec"), value, &rule))
         }));
-        values.push(exact("max-sec", seconds(time.longest_ns)));
+        values.push(self.timed("max-sec", seconds(time.longest_ns)));
         values
+    }
+
+    /// A time that was taken.
+    fn timed(&self, unit: &str, value: f64) -> Value {
+        match self.rung {
+            Rung::Ptrace => estimated(unit, value, DISTURBED),
+            _ => exact(unit, value),
+        }
     }
 
     /// What is doubtful of the whole.
@@ -318,9 +412,25 @@ impl Observation {
         if missing.calls > 0 {
             doubts.push(Warning(format!("{} calls are missing", missing.calls)));
         }
+        let blind = match self.rung {
+            Rung::Programs => None,
+            Rung::Counters => Some("counters of the kernel's see no times, errors and bytes"),
+            Rung::Ptrace => Some(
+                "ptrace stops the program twice a call: times are disturbed, and set-user-ID programs run without privilege",
+            ),
+        };
+        doubts.extend(blind.map(|text| Warning(text.to_owned())));
+        doubts.extend(
+            self.missed
+                .iter()
+                .map(|(rung, cause)| Warning(format!("{} could not be had: {cause}", rung.word()))),
+        );
         doubts
     }
 }
+
+/// What is to be known of times by ptrace.
+const DISTURBED: &str = "while ptrace stops the program twice a call";
 
 /// What tracing costs, and cost in a run of so many calls.
 fn tare_values(tare: &Tare, calls: u64) -> Vec<Value> {

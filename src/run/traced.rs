@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, killpg};
 use super::Error;
 use super::command::{Ending, Options, Prepared, failure};
 use super::interrupt::Interrupt;
+use super::ptraced::Ptraced;
 use super::wait::Wait;
 use crate::sample::Warning;
 use crate::sys::child::{Child, Usage};
@@ -60,11 +61,22 @@ impl Traced {
         interrupt: &Interrupt,
         tick: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<Ended, Error> {
+        self.run_by(child, interrupt, tick, None)
+    }
+
+    /// As [`Traced::run`], with somebody who lets the child go on whenever it stops.
+    pub(super) fn run_by(
+        &self,
+        child: Child,
+        interrupt: &Interrupt,
+        tick: &mut dyn FnMut() -> Result<(), Error>,
+        tracer: Option<&mut Ptraced>,
+    ) -> Result<Ended, Error> {
         let released = Instant::now();
         child.release();
         let (timeout, interval) = (self.options.timeout, self.options.interval);
         let wait = Wait::new(released, timeout, interval, interrupt);
-        let (ending, _) = self.prepared.attend(&child, wait, tick)?;
+        let (ending, _) = self.prepared.attend(&child, wait, tick, tracer)?;
         let wall = released.elapsed();
         let pid = child.pid();
         let exit = child.reap().map_err(Error::system("wait for the child"))?;

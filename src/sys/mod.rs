@@ -11,6 +11,7 @@ pub mod memory;
 pub mod page;
 pub mod perf_event;
 pub mod privilege;
+pub mod ptrace;
 pub mod ring;
 pub mod shared;
 pub mod signal;

@@ -16,5 +16,6 @@ mod raw;
 mod records;
 mod stat;
 mod surroundings;
+mod syscalls;
 mod terminal;
 mod usage;

@@ -89,7 +89,7 @@ impl Watch {
     pub fn choose(only: Option<Rung>, with_stacks: bool) -> Result<(Watch, Option<Cause>), Error> {
         let (proc, sys) = (Path::new("/proc"), Path::new("/sys"));
         let mut why = None;
-        if only != Some(Rung::Rings) {
+        if only != Some(Rung::Counters) {
             let facts = kernel::Facts::look(proc, sys);
             let loaded = match facts.obstacle() {
                 Some(cause) => Err(cause),
@@ -127,7 +127,7 @@ impl Watch {
     pub fn rung(&self) -> Rung {
         match self.source.tracer {
             Some(_) => Rung::Programs,
-            None => Rung::Rings,
+            None => Rung::Counters,
         }
     }
 
