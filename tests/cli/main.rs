@@ -7,6 +7,7 @@ mod common;
 mod compare;
 mod ends;
 mod exactness;
+mod faults;
 mod hold;
 mod inheritance;
 mod listing;
