@@ -10,8 +10,9 @@ use super::Usage;
 use super::hold::Stage;
 use super::options::{self, ChildOptions, OutputOptions};
 use super::recorder::Recorder;
-use crate::probe::Rung;
+use crate::probe::profile::Number;
 use crate::probe::syscalls::Options;
+use crate::probe::{Rung, classes};
 use crate::report::{syscalls, text};
 use crate::run::command::{self, Output};
 use crate::run::interrupt::Interrupt;
@@ -50,6 +51,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DURATION", value_parser = options::duration)]
     timeout: Option<Duration>,
 
+    /// Look at these syscalls alone, and at all of a %class: %file, %network, %memory, %process,
+    /// %signal, %ipc, %sleep (those that wait).
+    #[arg(short = 'e', value_name = "LIST")]
+    only: Vec<String>,
+
     /// Count calls and nothing else, for less.
     #[arg(long)]
     count: bool,
@@ -63,6 +69,10 @@ pub(super) struct Arguments {
         hide_possible_values = true
     )]
     rung: Option<Way>,
+
+    /// Draw how long the calls of these syscalls took.
+    #[arg(long, value_name = "NAMES", conflicts_with = "count")]
+    hist: Option<String>,
 
     /// Tell which errors the calls met.
     #[arg(long, conflicts_with = "count")]
@@ -117,6 +127,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         }
         .into());
     }
+    arguments.drawn()?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let stage = Stage::unheld(&arguments.child, !runs_already, &interrupt)?;
     let mut subject = arguments.subject(&stage)?;
@@ -128,7 +139,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         options: Options {
             count_only: arguments.count,
             everyone: arguments.all,
-            only: None,
+            only: arguments.only()?,
         },
         timeout: arguments.timeout,
         rung: arguments.rung.map(Rung::from),
@@ -148,7 +159,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         interrupted: observation.interrupted,
     });
     let (_, ended) = recorder.finish(tally);
-    arguments.report(&samples)?;
+    arguments.report(&samples, &observation)?;
     ended?;
     Ok(code(&observation))
 }
@@ -161,6 +172,24 @@ fn code(observation: &Observation) -> u8 {
 }
 
 impl Arguments {
+    /// The syscalls of `--hist`.
+    fn drawn(&self) -> Result<Vec<Number>, Usage> {
+        let list = self.hist.as_deref();
+        list.map_or(Ok(Vec::new()), |list| {
+            classes::parse(list).map_err(Usage::new)
+        })
+    }
+
+    fn only(&self) -> Result<Option<Vec<Number>>, Usage> {
+        match self.only.is_empty() {
+            true => Ok(None),
+            // As strace has it: trace=LIST.
+            false => classes::parse(self.only.join(",").trim_start_matches("trace="))
+                .map(Some)
+                .map_err(Usage::new),
+        }
+    }
+
     fn subject(&self, stage: &Stage) -> anyhow::Result<Subject> {
         if self.all {
             return Ok(Subject::Everyone);
@@ -203,7 +232,7 @@ impl Arguments {
         }
     }
 
-    fn report(&self, samples: &[Sample]) -> anyhow::Result<()> {
+    fn report(&self, samples: &[Sample], observation: &Observation) -> anyhow::Result<()> {
         let options = &self.output_options;
         if options.quiet || options.records_to_stdout() && !options.table {
             return Ok(());
@@ -214,6 +243,13 @@ impl Arguments {
         let mut report = syscalls::profile(samples, &self.words(), style);
         if self.errors {
             report.push_str(&syscalls::errors(samples));
+        }
+        for number in self.drawn()? {
+            let mut calls = observation.profile.calls.iter();
+            let time = calls.find(|call| call.number == number);
+            let histogram = time.and_then(|call| Some(call.time.clone()?.histogram));
+            let histogram = histogram.unwrap_or_default();
+            report.push_str(&syscalls::histogram(&number.name(), &histogram, style));
         }
         // Standard output is the command's, or the records'.
         match self.command.is_empty() && !options.records_to_stdout() {

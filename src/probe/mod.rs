@@ -1,6 +1,7 @@
 //! Programs in the kernel: loaded, attached, read, and detached again. The only loader of BPF; never runs a workload, and never leaves a program behind, for all links are descriptors of ours.
 
 pub mod btf;
+pub mod classes;
 pub mod faults;
 pub mod kernel;
 pub mod mappings;

@@ -111,7 +111,6 @@ impl Profiler {
     /// Measures what tracing costs by calls of this thread, while the programs are attached and
     /// none is followed yet but everyone, and forgets these calls. From then on we are left out.
     pub fn tare(&mut self, untraced_ns: f64) -> Result<Tare, Error> {
-        let null = Number::named("getppid");
         let (us, me) = (std::process::id() as i32, nix::unistd::gettid().as_raw());
         let (traced_ns, bystander_ns);
         if self.options.everyone {
@@ -124,9 +123,11 @@ impl Profiler {
             traced_ns = null_call_ns();
             self.follow(us, Purpose::Forget)?;
         }
-        let profile = self.read();
-        let recorded = profile.calls.iter().find(|call| Some(call.number) == null);
-        let recorded_ns = recorded.and_then(|call| call.time.as_ref()?.histogram.quantile_ns(0.5));
+        let recorded = Number::named(NULL).and_then(|number| match number {
+            Number::Native(row) => self.call(row as usize, None),
+            Number::Foreign => None,
+        });
+        let recorded_ns = recorded.and_then(|call| call.time?.histogram.quantile_ns(0.5));
         self.clear();
         Ok(Tare {
             untraced_ns,
@@ -157,7 +158,13 @@ impl Profiler {
     /// All that was seen so far.
     pub fn read(&self) -> Profile {
         let mut under_way = self.under_way();
-        let calls = (0..ROWS).filter_map(|row| self.call(row, under_way.remove(&row)));
+        let is_wanted = |call: &Call| {
+            let only = self.options.only.as_ref();
+            only.is_none_or(|only| only.contains(&call.number))
+        };
+        let calls = (0..ROWS)
+            .filter_map(|row| self.call(row, under_way.remove(&row)))
+            .filter(is_wanted);
         let told = |field: Control| load(&self.control, field as usize);
         Profile {
             calls: calls.collect(),
@@ -261,7 +268,8 @@ impl Options {
     fn constants(&self) -> Vec<(&'static str, Vec<u8>)> {
         let flag = |set: bool| vec![u8::from(set)];
         let mut bits = [0u64; ROWS / 64];
-        for number in self.only.iter().flatten() {
+        // The call of the tare is looked at in any case.
+        for number in self.only.iter().flatten().chain(&Number::named(NULL)) {
             let row = match number {
                 Number::Native(number) => *number as usize,
                 Number::Foreign => FOREIGN,
@@ -281,6 +289,9 @@ impl Options {
         ]
     }
 }
+
+/// A call that does nothing.
+const NULL: &str = "getppid";
 
 /// What a call that does nothing takes on this thread as things are, in ns: the median of some
 /// batches.

@@ -1,15 +1,11 @@
 //! The distribution of single operations, drawn. Never measures and never subtracts: what is drawn is what the clock said.
 
-use std::fmt::Write;
-
 use hdrhistogram::Histogram;
 
 use crate::unit::{Dimension, Scale};
 
 /// A bar a power of √2 of nanoseconds, from the first to the last that was seen.
 pub fn drawn(name: &str, histogram: &Histogram<u64>) -> String {
-    const WIDTH: usize = 50;
-    const BARS: [&str; 8] = ["▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"];
     let mut text = format!(
         "{name}: {} operations as the clock saw them, its own cost not subtracted\n",
         histogram.len()
@@ -21,20 +17,28 @@ pub fn drawn(name: &str, histogram: &Histogram<u64>) -> String {
         .collect();
     let most = counts.iter().copied().max().unwrap_or(0).max(1);
     for (pair, count) in bounds.windows(2).zip(counts) {
-        let eighths = (count as f64 / most as f64 * (WIDTH * 8) as f64).round() as usize;
-        // What is there is never drawn as nothing.
-        let eighths = if count > 0 { eighths.max(1) } else { 0 };
-        let rest = if eighths.is_multiple_of(8) {
-            ""
-        } else {
-            BARS[eighths % 8 - 1]
-        };
-        let from = pair[0] as f64 / 1e9;
-        let from = Scale::for_figure(Dimension::Seconds, from).write(from);
-        let bar = BARS[7].repeat(eighths / 8) + rest;
-        let _ = writeln!(text, "  {from:>9} {bar:<WIDTH$} {count}");
+        text.push_str(&line(pair[0] as f64, count, most, WIDTH));
     }
     text
+}
+
+/// The columns of the longest bar.
+const WIDTH: usize = 50;
+
+/// The line of one bar, which begins at `from_ns`; the longest is that of `most`.
+pub(super) fn line(from_ns: f64, count: u64, most: u64, width: usize) -> String {
+    const BARS: [&str; 8] = ["▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"];
+    let eighths = (count as f64 / most as f64 * (width * 8) as f64).round() as usize;
+    // What is there is never drawn as nothing.
+    let eighths = if count > 0 { eighths.max(1) } else { 0 };
+    let rest = if eighths.is_multiple_of(8) {
+        ""
+    } else {
+        BARS[eighths % 8 - 1]
+    };
+    let from = Scale::for_figure(Dimension::Seconds, from_ns / 1e9).write(from_ns / 1e9);
+    let bar = BARS[7].repeat(eighths / 8) + rest;
+    format!("  {from:>9} {bar:<width$} {count}\n")
 }
 
 /// Rising bounds that hold every value from `least_ns` to `most_ns`.

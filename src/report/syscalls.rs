@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::latency;
 use super::text::Style;
+use crate::probe::profile::Histogram;
 use crate::run::syscalls::{EACH, WHOLE};
 use crate::sample::{Figure, Sample};
 use crate::unit::{Dimension, Scale, Unit, human};
@@ -89,6 +91,29 @@ pub fn errors(samples: &[Sample]) -> String {
         true => "  no call failed\n".to_owned(),
         false => text,
     }
+}
+
+/// How long the calls of one syscall took, drawn: a bar half an octave.
+pub fn histogram(name: &str, histogram: &Histogram, style: Style) -> String {
+    const BUCKETS: usize = 4;
+    /// What a line has beside its bar.
+    const REST: usize = 24;
+    let mut bars: Vec<(f64, u64)> = histogram
+        .0
+        .chunks(BUCKETS)
+        .zip((0..).step_by(BUCKETS))
+        .map(|(counts, first)| (Histogram::bounds_ns(first).0, counts.iter().sum()))
+        .collect();
+    let seen = |(_, count): &(f64, u64)| *count > 0;
+    bars.truncate(bars.iter().rposition(seen).map_or(0, |last| last + 1));
+    bars.drain(..bars.iter().position(seen).unwrap_or(0));
+    let most = bars.iter().map(|(_, count)| *count).max().unwrap_or(1);
+    let width = style.width.saturating_sub(REST).clamp(8, 50);
+    let mut text = format!("{name}: how long its {} calls took\n", histogram.count());
+    for (from_ns, count) in bars {
+        text.push_str(&latency::line(from_ns, count, most, width));
+    }
+    text
 }
 
 /// The samples that are about one syscall each, with its name.

@@ -6,6 +6,8 @@
 )]
 
 mod comparison;
+mod faulting;
+mod tracing;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -50,6 +52,8 @@ fn rows() -> anyhow::Result<Vec<Row>> {
     rows.push(one_launch(&poise, &perf)?);
     rows.push(write_loop(&poise)?);
     rows.extend(counter_reads()?);
+    rows.extend(tracing::rows(&poise)?);
+    rows.extend(faulting::rows(&poise)?);
     rows.extend(comparison::rows(&poise)?);
     Ok(rows)
 }
@@ -76,6 +80,7 @@ struct Estimate {
 enum Form {
     Ratio,
     Nanoseconds,
+    Milliseconds,
 }
 
 #[derive(Clone, Copy)]
@@ -120,6 +125,7 @@ impl fmt::Display for Goal {
             Goal::AtMost(limit) => write!(f, "≤ {limit}"),
             Goal::Below(limit, Form::Ratio) => write!(f, "< {limit}"),
             Goal::Below(limit, Form::Nanoseconds) => write!(f, "< {limit} ns"),
+            Goal::Below(limit, Form::Milliseconds) => write!(f, "< {limit} ms"),
             Goal::Within(tolerance) => write!(f, "1 ± {tolerance}"),
         }
     }
@@ -139,6 +145,7 @@ fn table(rows: &[Row]) -> String {
                 let show = |figure: f64| match estimate.form {
                     Form::Ratio => format!("{figure:.3}"),
                     Form::Nanoseconds => format!("{figure:.0} ns"),
+                    Form::Milliseconds => format!("{figure:.1} ms"),
                 };
                 let interval = format!("{} … {}", show(estimate.low), show(estimate.high));
                 let reached = match row.target.map(|goal| goal.is_reached(estimate.median)) {
