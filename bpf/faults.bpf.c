@@ -12,7 +12,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 /* The registers are those of both architectures. */
 struct bpf_perf_event_data {
 	struct {
-		u64 sp, cs, pstate;
+		u64 sp, ip, pc;
 	} regs;
 	u64 addr;
 };
@@ -134,11 +134,18 @@ int begin_kernel(u64 *ctx)
 SEC("perf_event")
 int begin_counted(struct bpf_perf_event_data *ctx)
 {
-	bool is_user;
-	if (field_exists(ctx->regs.cs))
-		is_user = (ctx->regs.cs & 3) == 3;
-	else
-		is_user = (ctx->regs.pstate & 0xf) == 0;
+	u64 instruction;
+	/* Opaque, or the compiler makes one load of both, at one of two places, which the verifier
+	 * does not allow. */
+	if (field_exists(ctx->regs.ip)) {
+		instruction = ctx->regs.ip;
+		opaque(instruction);
+	} else {
+		instruction = ctx->regs.pc;
+		opaque(instruction);
+	}
+	/* The kernel's own addresses are those with the highest bit. */
+	bool is_user = !(instruction >> 63);
 	return begin(ctx->addr, NO_CODE | (is_user ? USER : 0));
 }
 

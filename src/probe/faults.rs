@@ -452,6 +452,7 @@ const BEGINNING: [(&str, &str); 2] = [
 mod tests {
     use std::ffi::OsStr;
 
+    use super::super::kernel;
     use super::super::record::tests::check_layout;
     use super::*;
 
@@ -468,7 +469,6 @@ mod tests {
                 ("lost", lane(LOST)),
                 ("lost_ns", lane(LOST_NS)),
                 ("unbegun", lane(UNBEGUN)),
-                ("spare", 40),
             ],
             LANE_WORDS,
         );
@@ -486,6 +486,53 @@ mod tests {
             ],
             FAULT_WORDS,
         );
+    }
+
+    #[test]
+    #[allow(clippy::print_stderr, reason = "a test says what it could not run")]
+    fn the_kernel_takes_every_program_and_tells_our_own_faults() {
+        let (proc, sys) = (Path::new("/proc"), Path::new("/sys"));
+        if let Some(obstacle) = kernel::Facts::look(proc, sys).obstacle() {
+            eprintln!("not run: programs that tell page faults: {obstacle}");
+            return;
+        }
+        for (by_exception, with_stacks) in [(true, false), (true, true), (false, false)] {
+            let mut tracer = Tracer::load(sys, proc, with_stacks).unwrap();
+            // The other beginning is tried even where this one is to be had.
+            tracer.begins_by_exception &= by_exception;
+            let (pid, tid) = (std::process::id() as i32, nix::unistd::gettid().as_raw());
+            tracer.attach(pid, &[tid], false).unwrap();
+            let memory = crate::sys::memory::Mapping::new(
+                64 * page_bytes(),
+                crate::sys::memory::Pages::Base,
+            )
+            .unwrap();
+            (0..64).for_each(|page| memory.touch(page * page_bytes()));
+            tracer.detach();
+            let start = memory.address() as u64;
+            let own = start..start + 64 * page_bytes() as u64;
+            let mut told = Vec::new();
+            tracer.take(&mut |fault| {
+                if own.contains(&fault.address) {
+                    told.push(fault);
+                }
+            });
+            assert_eq!(told.len(), 64, "{by_exception} {with_stacks}");
+            for fault in told {
+                let What::Access(access) = fault.what else {
+                    panic!("{fault:?}");
+                };
+                assert!(access.is_user && !access.is_major, "{fault:?}");
+                let want = match tracer.begins_by_exception {
+                    true => Kind::Anonymous,
+                    false => Kind::NewPage,
+                };
+                assert_eq!(Kind::of(&access, None), want);
+                assert_eq!((fault.pid, fault.handler_ns > 0), (pid, true));
+                assert_eq!(fault.stack.is_empty(), !with_stacks);
+            }
+            assert_eq!(tracer.lost().faults, 0);
+        }
     }
 
     #[test]
