@@ -44,9 +44,32 @@ pub fn screen(samples: &[Sample], aside: &Aside<'_>, style: Style) -> String {
     if let Some((timeline, end_ns)) = aside.timeline {
         text.push_str(&over_time(timeline, end_ns, style.width));
     }
-    text.push_str(&priced(whole, &of("FaultKind")));
-    text.push_str(&notes(whole, aside));
+    let rest = priced(whole, &of("FaultKind")) + &notes(whole, aside);
+    rest.lines()
+        .for_each(|line| wrap(&mut text, line, style.width));
     text
+}
+
+/// Appends `line`, broken between words where it is too long; what follows stands under its first word.
+fn wrap(text: &mut String, line: &str, width: usize) {
+    let indent = line.len() - line.trim_start().len();
+    let mut written = 0;
+    for (at, word) in line.split_whitespace().enumerate() {
+        let room = word.chars().count();
+        if at > 0 && written + 1 + room <= width {
+            text.push(' ');
+            written += 1;
+        } else {
+            if at > 0 {
+                text.push('\n');
+            }
+            text.push_str(&" ".repeat(indent));
+            written = indent;
+        }
+        text.push_str(word);
+        written += room;
+    }
+    text.push('\n');
 }
 
 /// What the faults cost by the price of one on fresh memory, and where their handlers say otherwise.
@@ -132,9 +155,8 @@ fn table(title: &str, samples: &[&Sample], most: usize, width: usize) -> String 
     }
     let shown = &samples[..samples.len().min(most)];
     let mut columns: Vec<(&str, Vec<String>)> = vec![(title, Vec::new())];
-    columns[0]
-        .1
-        .extend(shown.iter().map(|sample| parameter(sample, title)));
+    let name = |sample: &&Sample| cut(&parameter(sample, title), LONGEST);
+    columns[0].1.extend(shown.iter().map(name));
     if title == "kind" {
         let modes = shown.iter().map(|sample| parameter(sample, "mode"));
         columns.push(("mode", modes.collect()));
@@ -199,6 +221,16 @@ fn table(title: &str, samples: &[&Sample], most: usize, width: usize) -> String 
     text
 }
 
+/// Longer names of mappings are cut.
+const LONGEST: usize = 32;
+
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
+    }
+}
+
 fn is_word(column: &str) -> bool {
     matches!(column, "kind" | "mode" | "mapping")
 }
@@ -216,8 +248,7 @@ fn sites(samples: &[&Sample], width: usize) -> String {
         let time = human(&Unit::named("sec"), sec);
         let site = parameter(sample, "site").replace('<', " ← ");
         let line = format!("  {faults:>8}  {time:>10}  {site}");
-        let cut: String = line.chars().take(width.max(40)).collect();
-        let _ = writeln!(text, "{cut}");
+        let _ = writeln!(text, "{}", cut(&line, width.max(40)));
     }
     if let Some(more @ 1..) = samples.len().checked_sub(MOST) {
         let _ = writeln!(text, "  and {more} more");
@@ -320,7 +351,7 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// `32 768`
+/// `32,768`
 fn grouped(count: f64) -> String {
     let digits = format!("{count:.0}");
     let mut text = String::new();
@@ -331,4 +362,33 @@ fn grouped(count: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        let check = |line: &str, want: &str| {
+            let mut text = String::new();
+            wrap(&mut text, line, 12);
+            assert_eq!(text, want);
+        };
+        check("", "\n");
+        check("  one two three", "  one two\n  three\n");
+        check("one two six", "one two six\n");
+        check("averyveryverylong word", "averyveryverylong\nword\n");
+    }
+
+    #[test]
+    fn names_and_numbers_are_written_to_be_read() {
+        assert_eq!(cut("abcdef", 6), "abcdef");
+        assert_eq!(cut("abcdefg", 6), "abcde…");
+        let check = |count, want: &str| assert_eq!(grouped(count), want);
+        check(0.0, "0");
+        check(999.0, "999");
+        check(1000.0, "1,000");
+        check(1_234_567.0, "1,234,567");
+    }
 }
