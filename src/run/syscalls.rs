@@ -1,5 +1,6 @@
 //! The syscalls of a command, of running processes or of the whole machine, profiled for a while, as records. Never prints, and knows no way to see a syscall itself: that is the probe's.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ pub struct How {
     pub options: Options,
     /// For how long, of what runs already.
     pub timeout: Option<Duration>,
+    /// What came is given once in this long, too.
+    pub interval: Option<Duration>,
     /// The rung to stand on; else the best that can be had.
     pub rung: Option<Rung>,
     /// The roots of procfs and sysfs.
@@ -68,11 +71,16 @@ pub struct Observation {
     pub interrupted: Option<Signal>,
 }
 
-/// Profiles on the rung that is asked for, or else on the best that can be had.
+/// Takes what came in an interval, and how long after the beginning that ended.
+pub type Partly<'a> = dyn FnMut(Observation, Duration) -> io::Result<()> + 'a;
+
+/// Profiles on the rung that is asked for, or else on the best that can be had; `partly` takes
+/// intervals.
 pub fn observe(
     subject: &mut Subject,
     how: &How,
     interrupt: &Interrupt,
+    partly: &mut Partly<'_>,
 ) -> Result<Observation, Error> {
     let rungs = match (how.rung, &subject) {
         (Some(rung), _) => vec![rung],
@@ -84,7 +92,7 @@ pub fn observe(
     let last = rungs.len() - 1;
     for (n, rung) in rungs.into_iter().enumerate() {
         let observed = match (rung, &mut *subject) {
-            (Rung::Programs, subject) => by_programs(subject, how, interrupt),
+            (Rung::Programs, subject) => by_programs(subject, how, interrupt, partly),
             (Rung::Counters, Subject::Command(traced)) => by_counters(traced, how, interrupt),
             (Rung::Ptrace, Subject::Command(traced)) => by_ptrace(traced, how, interrupt),
             _ => Err(Error::Trace(Cause::new(format!(
@@ -109,6 +117,7 @@ fn by_programs(
     subject: &mut Subject,
     how: &How,
     interrupt: &Interrupt,
+    partly: &mut Partly<'_>,
 ) -> Result<Observation, Error> {
     let (proc, sys) = &how.roots;
     let refused = |error: probe::Error| Error::Trace(error.explain(&Facts::look(proc, sys)));
@@ -128,7 +137,8 @@ fn by_programs(
             tare = begin(&mut profiler).map_err(refused)?;
             let pid = child.pid().as_raw();
             profiler.follow(pid, Purpose::AtExec).map_err(refused)?;
-            let ended = traced.run(child, interrupt, &mut || Ok(()))?;
+            let mut intervals = Intervals::begin(partly);
+            let ended = traced.run(child, interrupt, &mut || intervals.end(&mut profiler))?;
             Observation::of(Rung::Programs, ended, traced.tick_sec())
         }
         Subject::Processes(pids) => {
@@ -138,13 +148,16 @@ fn by_programs(
             for pid in pids {
                 follow_all(&mut profiler, *pid).map_err(refused)?;
             }
-            let interrupted = wait(Some(ends), how.timeout, interrupt)?;
+            let mut intervals = Intervals::begin(partly);
+            let mut tick = || intervals.end(&mut profiler);
+            let interrupted = wait(Some(ends), how, interrupt, &mut tick)?;
             Observation::span(began.elapsed(), interrupted)
         }
         Subject::Everyone => {
             tare = begin(&mut profiler).map_err(refused)?;
             let began = Instant::now();
-            let interrupted = wait(None, how.timeout, interrupt)?;
+            let mut intervals = Intervals::begin(partly);
+            let interrupted = wait(None, how, interrupt, &mut || intervals.end(&mut profiler))?;
             Observation::span(began.elapsed(), interrupted)
         }
     };
@@ -181,6 +194,35 @@ fn by_ptrace(traced: &mut Traced, how: &How, interrupt: &Interrupt) -> Result<Ob
     })
 }
 
+/// Intervals of a profile, one after the other.
+struct Intervals<'a, 'p> {
+    began: Instant,
+    last: Instant,
+    seen: Profile,
+    partly: &'a mut Partly<'p>,
+}
+
+impl<'a, 'p> Intervals<'a, 'p> {
+    fn begin(partly: &'a mut Partly<'p>) -> Intervals<'a, 'p> {
+        let now = Instant::now();
+        Intervals {
+            began: now,
+            last: now,
+            seen: Profile::default(),
+            partly,
+        }
+    }
+
+    fn end(&mut self, profiler: &mut Profiler) -> Result<(), Error> {
+        let now = Instant::now();
+        let seen = profiler.read();
+        let mut observation = Observation::span(now - self.last, None);
+        observation.profile = seen.since(&self.seen);
+        (self.last, self.seen) = (now, seen);
+        (self.partly)(observation, now - self.began).map_err(Error::Output)
+    }
+}
+
 /// Follows all threads of a process. One that is created while we look may be missed by the first
 /// look; those that it finds are followed by the kernel.
 fn follow_all(profiler: &mut Profiler, pid: i32) -> Result<(), probe::Error> {
@@ -214,10 +256,11 @@ fn watch(pids: &[i32]) -> Result<Vec<OwnedFd>, Error> {
 /// Waits until all have ended, the time is up or we are asked to stop.
 fn wait(
     mut ends: Option<Vec<OwnedFd>>,
-    timeout: Option<Duration>,
+    how: &How,
     interrupt: &Interrupt,
+    tick: &mut dyn FnMut() -> Result<(), Error>,
 ) -> Result<Option<Signal>, Error> {
-    let mut wait = Wait::new(Instant::now(), timeout, None, interrupt);
+    let mut wait = Wait::new(Instant::now(), how.timeout, how.interval, interrupt);
     loop {
         let end = match ends.as_ref().map(|ends| ends.last()) {
             Some(None) => return Ok(None),
@@ -231,7 +274,7 @@ fn wait(
             }
             Woken::TimeUp => return Ok(None),
             Woken::Interrupted(signal) => return Ok(Some(signal)),
-            Woken::Tick => {}
+            Woken::Tick => tick()?,
         }
     }
 }
@@ -380,14 +423,16 @@ impl Observation {
         values.extend(quantiles.into_iter().filter_map(|(name, q)| {
             let ns = time.histogram.quantile_ns(q)?;
             // The longest is known, whatever its bucket.
-            let value = ns.min(time.longest_ns as f64) / 1e9;
+            let longest_ns = time.longest_ns.map_or(f64::INFINITY, |ns| ns as f64);
+            let value = ns.min(longest_ns) / 1e9;
             let mut rule = format!("within {} %", Histogram::WIDTH * 100.0);
             if self.rung == Rung::Ptrace {
                 rule = format!("{rule}, {DISTURBED}");
             }
             Some(estimated(&format!("{name}-sec"), value, &rule))
         }));
-        values.push(self.timed("max-sec", seconds(time.longest_ns)));
+        let longest = time.longest_ns.map(seconds);
+        values.extend(longest.map(|longest| self.timed("max-sec", longest)));
         values
     }
 
@@ -411,6 +456,12 @@ impl Observation {
         }
         if missing.calls > 0 {
             doubts.push(Warning(format!("{} calls are missing", missing.calls)));
+        }
+        if missing.slow > 0 {
+            doubts.push(Warning(format!(
+                "{} slow calls are not told one by one; a larger --slow tells all",
+                missing.slow
+            )));
         }
         let blind = match self.rung {
             Rung::Programs => None,
