@@ -61,6 +61,10 @@ pub(super) struct Arguments {
     #[arg(short = 'I', long, value_name = "DURATION", value_parser = options::duration)]
     interval: Option<Duration>,
 
+    /// Trace in short slices at drawn moments, which are this share of the time, and extrapolate.
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "interval")]
+    duty: Option<f64>,
+
     /// Count calls and nothing else, for less.
     #[arg(long)]
     count: bool,
@@ -91,6 +95,10 @@ pub(super) struct Arguments {
     /// Call the variant NAME in the records, so that profiles can be compared.
     #[arg(long, value_name = "NAME", default_value = "base")]
     variant: String,
+
+    /// Draw the moments of --duty from this seed.
+    #[arg(long, value_name = "SEED", requires = "duty")]
+    seed: Option<u64>,
 
     #[command(flatten)]
     child: ChildOptions,
@@ -140,11 +148,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     arguments.drawn()?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let stage = Stage::unheld(&arguments.child, !runs_already, &interrupt)?;
-    let mut subject = arguments.subject(&stage)?;
-    let mut recorder = Recorder::open(&arguments.output_options)?;
-    recorder
-        .begin(options::seed(None), &stage, Vec::new())
-        .map_err(run::Error::Output)?;
+    let seed = options::seed(arguments.seed);
     let how = How {
         options: Options {
             count_only: arguments.count,
@@ -154,9 +158,15 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         },
         timeout: arguments.timeout,
         interval: arguments.interval,
+        duty: arguments.duty.map(|share| (share, seed)),
         rung: arguments.rung.map(Rung::from),
         roots: ("/proc".into(), "/sys".into()),
     };
+    let mut subject = arguments.subject(&stage, how.tick())?;
+    let mut recorder = Recorder::open(&arguments.output_options)?;
+    recorder
+        .begin(seed, &stage, Vec::new())
+        .map_err(run::Error::Output)?;
     let mut written = 0;
     let mut write = |samples: &[Sample]| {
         written += samples.len() as u64;
@@ -183,6 +193,15 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     arguments.report(&samples, &observation)?;
     ended?;
     Ok(code(&observation))
+}
+
+/// A share such as `5%`, or the number alone.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').trim_end();
+    match number.parse::<f64>() {
+        Ok(percent) if (0.1..=50.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("write a share from 0.1% to 50%".to_owned()),
+    }
 }
 
 /// A duration such as `10us` or `2ms`; a bare number is nanoseconds.
@@ -223,7 +242,7 @@ impl Arguments {
         }
     }
 
-    fn subject(&self, stage: &Stage) -> anyhow::Result<Subject> {
+    fn subject(&self, stage: &Stage, interval: Option<Duration>) -> anyhow::Result<Subject> {
         if self.all {
             return Ok(Subject::Everyone);
         }
@@ -237,7 +256,7 @@ impl Arguments {
             output: Output::Inherit,
             prepare: None,
             timeout: self.timeout,
-            interval: self.interval,
+            interval,
             surroundings,
             ignore_failure: false,
             tick_sec,

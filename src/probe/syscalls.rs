@@ -80,7 +80,7 @@ impl Profiler {
             ],
         };
         let mut object = Object::load(bytes, types, &parameters)?;
-        for (program, tracepoint) in options.programs() {
+        for (program, tracepoint) in options.followers().iter().chain(options.watchers()) {
             object.prepare(program, tracepoint)?;
         }
         Ok(Profiler {
@@ -99,7 +99,26 @@ impl Profiler {
     /// Attaches the programs: from now on every call on the machine costs a little more.
     pub fn attach(&mut self) -> Result<(), Error> {
         // Who follows comes before what is followed.
-        for (program, _) in self.options.programs() {
+        for (program, _) in self.options.followers() {
+            self.object.attach(program)?;
+        }
+        self.resume()
+    }
+
+    /// Detaches those that a syscall meets, so that none costs more than untraced; threads are
+    /// followed on. Calls that are under way are seen no more.
+    pub fn pause(&mut self) {
+        self.object.detach_to(self.options.followers().len());
+        for thread in self.threads.chunks_exact(THREAD_WORDS) {
+            if load(thread, Thread::StartNs as usize) != 0 {
+                store(thread, Thread::StartNs as usize, 0);
+            }
+        }
+    }
+
+    /// Attaches them again.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        for (program, _) in self.options.watchers() {
             self.object.attach(program)?;
         }
         Ok(())
@@ -264,25 +283,27 @@ impl Profiler {
 }
 
 impl Options {
-    /// The programs that are wanted and their tracepoints, in the order of attaching.
-    fn programs(&self) -> Vec<(&'static str, &'static str)> {
-        let mut programs = Vec::new();
-        if !self.everyone {
-            programs.extend([
-                ("on_fork", "sched_process_fork"),
-                ("on_exec", "sched_process_exec"),
-            ]);
-        }
-        programs.push(("on_exit", "sched_process_exit"));
+    /// The programs that follow threads, and their tracepoints.
+    fn followers(&self) -> &'static [(&'static str, &'static str)] {
+        const ALL: [(&str, &str); 3] = [
+            ("on_exit", "sched_process_exit"),
+            ("on_fork", "sched_process_fork"),
+            ("on_exec", "sched_process_exec"),
+        ];
+        // Who follows everyone needs only to hear of ends.
+        if self.everyone { &ALL[..1] } else { &ALL }
+    }
+
+    /// The programs that syscalls meet, and their tracepoints, in the order of attaching.
+    fn watchers(&self) -> &'static [(&'static str, &'static str)] {
         match self.count_only {
-            true => programs.push(("count", "sys_enter")),
-            false => programs.extend([
+            true => &[("count", "sys_enter")],
+            false => &[
                 ("on_switch", "sched_switch"),
                 ("finish", "sys_exit"),
                 ("enter", "sys_enter"),
-            ]),
+            ],
         }
-        programs
     }
 
     fn constants(&self) -> Vec<(&'static str, Vec<u8>)> {

@@ -72,7 +72,11 @@ pub fn interval(samples: &[Sample], end: Duration) -> String {
             .filter_map(|(_, sample)| number(sample, unit))
             .sum::<f64>()
     };
-    let mut line = format!("{:>9.3} s  {:>9} calls", end.as_secs_f64(), total("calls"));
+    let mut line = format!(
+        "{:>9.3} s  {:>9.0} calls",
+        end.as_secs_f64(),
+        total("calls")
+    );
     for (name, sample) in calls(samples).take(DEAREST) {
         let count = number(sample, "calls").unwrap_or(0.0);
         let _ = match number(sample, "total-sec") {
@@ -196,13 +200,16 @@ fn summary(whole: &Sample, kinds: usize) -> String {
     let seconds = |sec| human(&Unit::named("sec"), sec);
     let wall = number("sec/op").unwrap_or(0.0);
     let calls = number("calls").unwrap_or(0.0);
-    let mut text = format!("{}, {calls} calls of {kinds} syscalls", seconds(wall));
+    let mut text = format!("{}, {calls:.0} calls of {kinds} syscalls", seconds(wall));
+    if let (Some(low), Some(high)) = (number("calls-low"), number("calls-high")) {
+        let _ = write!(text, " (95 % interval {low:.0} … {high:.0})");
+    }
     if let Some(threads) = number("threads") {
         let noun = if threads == 1.0 { "thread" } else { "threads" };
         let _ = write!(text, " in {threads} {noun}");
     }
     if let Some(failed) = number("errors").filter(|failed| *failed > 0.0) {
-        let _ = write!(text, ", {failed} failed");
+        let _ = write!(text, ", {failed:.0} failed");
     }
     if let Some(total) = number("total-sec") {
         let _ = write!(text, "; {} in them", seconds(total));
@@ -288,7 +295,7 @@ fn cell(unit: &str, sample: &Sample) -> String {
     match (unit, figure.number()) {
         (_, None) => "—".to_owned(),
         ("errors", Some(0.0)) => String::new(),
-        ("calls" | "errors", Some(count)) => count.to_string(),
+        ("calls" | "errors", Some(count)) => format!("{count:.0}"),
         ("off-CPU-sec", Some(0.0)) => String::new(),
         (unit, Some(number)) => {
             let dimension = match unit {

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::command::cpu_values;
 use super::counted::Counted;
+use super::duty::{Clock, Duty, SLICE, Sampling};
 use super::interrupt::Interrupt;
 use super::ptraced::Ptraced;
 use super::traced::{Ended, Traced};
@@ -42,10 +43,19 @@ pub struct How {
     pub timeout: Option<Duration>,
     /// What came is given once in this long, too.
     pub interval: Option<Duration>,
+    /// The share of the time in which is traced, and the seed of when; else it is always.
+    pub duty: Option<(f64, u64)>,
     /// The rung to stand on; else the best that can be had.
     pub rung: Option<Rung>,
     /// The roots of procfs and sysfs.
     pub roots: (PathBuf, PathBuf),
+}
+
+impl How {
+    /// How often something is to be done while it runs.
+    pub fn tick(&self) -> Option<Duration> {
+        self.duty.map(|_| SLICE).or(self.interval)
+    }
 }
 
 /// What was seen.
@@ -61,6 +71,8 @@ pub struct Observation {
     pub tare: Option<Tare>,
     /// How long was looked.
     pub wall: Duration,
+    /// Of what the profile is a sample, when it is not the whole.
+    pub sampling: Option<Sampling>,
     /// What a command used, and how that was told apart.
     pub usage: Option<(Usage, Option<f64>)>,
     /// The exit code that stands for its end.
@@ -120,7 +132,7 @@ fn by_programs(
     partly: &mut Partly<'_>,
 ) -> Result<Observation, Error> {
     let (proc, sys) = &how.roots;
-    let refused = |error: probe::Error| Error::Trace(error.explain(&Facts::look(proc, sys)));
+    let refused = |error: probe::Error| refusal(&error, how);
     if let Some(obstacle) = Facts::look(proc, sys).obstacle() {
         return Err(Error::Trace(obstacle));
     }
@@ -130,15 +142,18 @@ fn by_programs(
         profiler.attach()?;
         profiler.tare(untraced_ns).map(Some)
     };
-    let tare;
+    let (tare, duty);
     let mut observation = match subject {
         Subject::Command(traced) => {
             let child = traced.start()?;
             tare = begin(&mut profiler).map_err(refused)?;
             let pid = child.pid().as_raw();
             profiler.follow(pid, Purpose::AtExec).map_err(refused)?;
-            let mut intervals = Intervals::begin(partly);
-            let ended = traced.run(child, interrupt, &mut || intervals.end(&mut profiler))?;
+            let mut slices =
+                Slices::begin(how, &mut profiler, tare, Some(pid), partly).map_err(refused)?;
+            let mut tick = || slices.end(&mut profiler, how);
+            let ended = traced.run(child, interrupt, &mut tick)?;
+            duty = slices.duty;
             Observation::of(Rung::Programs, ended, traced.tick_sec())
         }
         Subject::Processes(pids) => {
@@ -148,23 +163,35 @@ fn by_programs(
             for pid in pids {
                 follow_all(&mut profiler, *pid).map_err(refused)?;
             }
-            let mut intervals = Intervals::begin(partly);
-            let mut tick = || intervals.end(&mut profiler);
+            let mut slices =
+                Slices::begin(how, &mut profiler, tare, None, partly).map_err(refused)?;
+            let mut tick = || slices.end(&mut profiler, how);
             let interrupted = wait(Some(ends), how, interrupt, &mut tick)?;
+            duty = slices.duty;
             Observation::span(began.elapsed(), interrupted)
         }
         Subject::Everyone => {
             tare = begin(&mut profiler).map_err(refused)?;
             let began = Instant::now();
-            let mut intervals = Intervals::begin(partly);
-            let interrupted = wait(None, how, interrupt, &mut || intervals.end(&mut profiler))?;
+            let mut slices =
+                Slices::begin(how, &mut profiler, tare, None, partly).map_err(refused)?;
+            let mut tick = || slices.end(&mut profiler, how);
+            let interrupted = wait(None, how, interrupt, &mut tick)?;
+            duty = slices.duty;
             Observation::span(began.elapsed(), interrupted)
         }
     };
+    observation.sampling = duty.map(|duty| duty.finish(&mut profiler));
     profiler.detach();
     observation.profile = profiler.read();
     observation.tare = tare;
     Ok(observation)
+}
+
+/// What a refusal of the kernel's means here.
+fn refusal(error: &probe::Error, how: &How) -> Error {
+    let (proc, sys) = &how.roots;
+    Error::Trace(error.explain(&Facts::look(proc, sys)))
 }
 
 fn by_counters(
@@ -194,26 +221,46 @@ fn by_ptrace(traced: &mut Traced, how: &How, interrupt: &Interrupt) -> Result<Ob
     })
 }
 
-/// Intervals of a profile, one after the other.
-struct Intervals<'a, 'p> {
+/// A run in slices: intervals one after the other, or a few of them traced.
+struct Slices<'a, 'p> {
+    duty: Option<Duty>,
     began: Instant,
     last: Instant,
     seen: Profile,
     partly: &'a mut Partly<'p>,
 }
 
-impl<'a, 'p> Intervals<'a, 'p> {
-    fn begin(partly: &'a mut Partly<'p>) -> Intervals<'a, 'p> {
+impl<'a, 'p> Slices<'a, 'p> {
+    fn begin(
+        how: &How,
+        profiler: &mut Profiler,
+        tare: Option<Tare>,
+        child: Option<i32>,
+        partly: &'a mut Partly<'p>,
+    ) -> Result<Slices<'a, 'p>, probe::Error> {
+        let clock = child.and_then(|pid| Clock::of(pid).ok());
+        let clock = clock.unwrap_or(Clock::Wall(Instant::now()));
+        let mut duty = how
+            .duty
+            .map(|(share, seed)| Duty::new(share, seed, clock, tare));
+        if let Some(duty) = &mut duty {
+            profiler.pause();
+            duty.turn(profiler)?;
+        }
         let now = Instant::now();
-        Intervals {
+        Ok(Slices {
+            duty,
             began: now,
             last: now,
             seen: Profile::default(),
             partly,
-        }
+        })
     }
 
-    fn end(&mut self, profiler: &mut Profiler) -> Result<(), Error> {
+    fn end(&mut self, profiler: &mut Profiler, how: &How) -> Result<(), Error> {
+        if let Some(duty) = &mut self.duty {
+            return duty.turn(profiler).map_err(|error| refusal(&error, how));
+        }
         let now = Instant::now();
         let seen = profiler.read();
         let mut observation = Observation::span(now - self.last, None);
@@ -260,7 +307,7 @@ fn wait(
     interrupt: &Interrupt,
     tick: &mut dyn FnMut() -> Result<(), Error>,
 ) -> Result<Option<Signal>, Error> {
-    let mut wait = Wait::new(Instant::now(), how.timeout, how.interval, interrupt);
+    let mut wait = Wait::new(Instant::now(), how.timeout, how.tick(), interrupt);
     loop {
         let end = match ends.as_ref().map(|ends| ends.last()) {
             Some(None) => return Ok(None),
@@ -293,6 +340,7 @@ impl Observation {
             missed: Vec::new(),
             profile: Profile::default(),
             tare: None,
+            sampling: None,
             wall: ended.wall,
             usage: Some((ended.usage, tick_sec)),
             code: ended.code,
@@ -308,6 +356,7 @@ impl Observation {
             missed: Vec::new(),
             profile: Profile::default(),
             tare: None,
+            sampling: None,
             wall,
             usage: None,
             code: 0,
@@ -338,7 +387,7 @@ impl Observation {
                 ..Order::default()
             },
             config: [("rung".to_owned(), self.rung.word().to_owned())].into(),
-            values,
+            values: self.extrapolated(values),
             warnings: if sequence == 0 {
                 self.doubts()
             } else {
@@ -346,6 +395,27 @@ impl Observation {
             },
         });
         samples.collect()
+    }
+
+    /// The same values for the whole of which slices were seen.
+    fn extrapolated(&self, values: Vec<Value>) -> Vec<Value> {
+        let Some(sampling) = &self.sampling else {
+            return values;
+        };
+        let sampled = |value, period_sec| Figure::Sampled { value, period_sec };
+        let period_sec = sampling.period_sec;
+        let values = values.into_iter().map(|Value { unit, figure }| {
+            let name = unit.as_str();
+            let is_whole = ["calls", "total-sec", "off-CPU-sec", "errors"].contains(&name)
+                || name.starts_with("errors:");
+            let figure = match figure {
+                Figure::Exact(value) if is_whole => sampled(value * sampling.scale, period_sec),
+                Figure::Exact(value) if PER_CALL.contains(&name) => sampled(value, period_sec),
+                other => other,
+            };
+            Value { unit, figure }
+        });
+        values.collect()
     }
 
     /// The values of the whole run.
@@ -371,6 +441,20 @@ impl Observation {
         }
         if let Some(tare) = &self.tare {
             values.extend(tare_values(tare, all));
+        }
+        if let Some(sampling) = &self.sampling {
+            values.push(exact("traced-sec", sampling.traced_sec));
+            let bounds = sampling
+                .calls
+                .map(|(low, high)| [("low", low), ("high", high)]);
+            let bounds = bounds.into_iter().flatten();
+            values.extend(bounds.map(|(name, bound)| {
+                estimated(
+                    &format!("calls-{name}"),
+                    bound,
+                    "95 % interval of the bootstrap",
+                )
+            }));
         }
         values
     }
@@ -463,6 +547,16 @@ impl Observation {
                 missing.slow
             )));
         }
+        if let Some(sampling) = &self.sampling {
+            doubts.push(Warning(match sampling.slices {
+                0 => "it ended before the first slice: nothing was traced".to_owned(),
+                slices => format!(
+                    "seen in {slices} slices of {} ms, {:.1} % of the time, and extrapolated; calls that take longer than a slice are not seen",
+                    SLICE.as_millis(),
+                    sampling.traced_sec / self.wall.as_secs_f64() * 100.0
+                ),
+            }));
+        }
         let blind = match self.rung {
             Rung::Programs => None,
             Rung::Counters => Some("counters of the kernel's see no times, errors and bytes"),
@@ -479,6 +573,9 @@ impl Observation {
         doubts
     }
 }
+
+/// Values that are the same of a sample and of the whole.
+const PER_CALL: [&str; 3] = ["sec/op", "max-sec", "bytes/op"];
 
 /// What is to be known of times by ptrace.
 const DISTURBED: &str = "while ptrace stops the program twice a call";
