@@ -107,7 +107,7 @@ impl Stage {
             None => Held::default(),
         };
         let cpus = child.cpu_list.clone().unwrap_or_else(usual);
-        held.bound = Bound::choose(&cpus)?;
+        held.bound = Bound::choose(&cpus);
         held.look_whether_kept();
         held.set_apart();
         // What only root may do is done.
@@ -160,17 +160,19 @@ impl HoldOptions {
             frequency: self.freq.unwrap_or_default(),
         };
         let roots = Roots::default();
-        let held = Hold::begin(&roots, wish, interrupt.as_fd(), &mut remark_waiting)
+        let hold = Hold::begin(&roots, wish, interrupt.as_fd(), &mut remark_waiting)
             .map_err(|refusal| stopped_or(refusal, interrupt))?;
         if self.require.is_some()
-            && let Some((what, cause)) = held.report().not_held.first()
+            && let Some((what, cause)) = hold.report().not_held.first()
         {
             let (what, cause) = (*what, cause.clone());
             return Err(Unheld { what, cause }.into());
         }
-        let mut all = Held::default();
-        all.hold = Some(held);
-        Ok(all)
+        Ok(Held {
+            hold: Some(hold),
+            bound: Bound::default(),
+            not_kept: None,
+        })
     }
 }
 

@@ -237,6 +237,26 @@ pub(super) fn cpu_list(text: &str) -> Result<CpuList, String> {
         .ok_or_else(|| "write CPUs as 0 or 0,2-5".to_owned())
 }
 
+/// A share such as `2%` or `0.02`.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let parsed = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
+        None => text.parse::<f64>(),
+    };
+    parsed
+        .ok()
+        .filter(|share| (0.0..1.0).contains(share))
+        .ok_or_else(|| "write 2% or 0.02".to_owned())
+}
+
+/// A level between 0 and ½.
+pub(super) fn level(text: &str) -> Result<f64, String> {
+    share(text).and_then(|level| match level > 0.0 && level < 0.5 {
+        true => Ok(level),
+        false => Err("it lies between 0 and 0.5".to_owned()),
+    })
+}
+
 /// Where a measured process may run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cpus {
@@ -278,25 +298,25 @@ const BUSY_SIBLINGS: f64 = 0.1;
 
 impl Bound {
     /// Chooses as `cpus` says.
-    pub(super) fn choose(cpus: &Cpus) -> Result<Bound, Usage> {
+    pub(super) fn choose(cpus: &Cpus) -> Bound {
         let list = match cpus {
-            Cpus::Any => return Ok(Bound::default()),
+            Cpus::Any => return Bound::default(),
             Cpus::List(list) => {
                 let cpus = if list.len() == 1 { "CPU" } else { "CPUs" };
-                return Ok(Bound {
+                return Bound {
                     what: Some(format!("{cpus} {list}")),
                     cpus: Some(list.clone()),
                     ..Bound::default()
-                });
+                };
             }
             Cpus::Auto => machine::choose(&Roots::default()),
         };
         let Some(choice) = list else {
-            return Ok(Bound::default());
+            return Bound::default();
         };
         let kind = if choice.isolated { " (isolated)" } else { "" };
         let busy = choice.siblings_busy.filter(|&busy| busy > BUSY_SIBLINGS);
-        Ok(Bound {
+        Bound {
             cpus: Some(CpuList::from_iter([choice.cpu])),
             what: Some(format!("CPU {}{kind}", choice.cpu)),
             doubt: busy.map(|busy| {
@@ -307,7 +327,7 @@ impl Bound {
                 ))
             }),
             entrance: None,
-        })
+        }
     }
 
     /// What a command is bound to unless the user says it: to the isolated CPUs if there are any,
