@@ -213,8 +213,7 @@ impl OutputOptions {
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<u64>() {
         Ok(milliseconds) => Duration::from_millis(milliseconds),
-        Err(_) => humantime::parse_duration(text)
-            .map_err(|error| format!("{error}; write 500ms, 2s or 1m"))?,
+        Err(_) => with_unit(text)?,
     };
     match parsed.is_zero() {
         true => Err("it must be longer than nothing".to_owned()),
@@ -226,8 +225,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn patience(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
-        Err(_) => duration(text),
+        Err(_) => with_unit(text),
     }
+}
+
+fn with_unit(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write 500ms, 2s or 1m"))
 }
 
 /// A list of CPUs such as `0,2-5`.
@@ -416,6 +419,12 @@ mod tests {
         check("1m", 60_000);
         for bad in ["", "0", "0s", "-1", "soon", "99999999999999999999999"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+        for (text, want_ms) in [("0", 0), ("0s", 0), ("1.5", 1500), ("20ms", 20)] {
+            assert_eq!(patience(text), Ok(Duration::from_millis(want_ms)), "{text}");
+        }
+        for bad in ["", "-1", "nan", "inf", "soon"] {
+            assert!(patience(bad).is_err(), "{bad}");
         }
     }
 }

@@ -223,6 +223,6 @@ fn the_environment_can_forbid_it() {
     };
     stat("").exits(0).silently();
     // What is typed comes before it.
-    stat("--wait 50ms").exits(5).says(&["held by"]);
+    stat("--wait 0s").exits(5).says(&["held by"]);
     drop(held);
 }
