@@ -400,6 +400,15 @@ fn appended_tables_have_one_row_of_names() {
         command.args(words("stat -q -e dummy --format csv --append -o"));
         finish(command.arg(&file).args(["--", "true"])).exits(0);
     }
+    let before = fs::read(&file).unwrap();
+    for other in ["jsonl", "gobench"] {
+        let mut command = poise();
+        command.args(words(&format!("stat -q --format {other} --append -o")));
+        finish(command.arg(&file).args(["--", "true"]))
+            .exits(2)
+            .says(&["holds csv", "--format csv"]);
+    }
+    assert_eq!(fs::read(&file).unwrap(), before);
     let mut rows = csv::Reader::from_path(&file).unwrap();
     for row in rows.records() {
         let row = row.unwrap();
