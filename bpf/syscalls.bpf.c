@@ -230,7 +230,9 @@ static __always_inline void join(struct control *control, struct task_struct *ta
 		return;
 	/* Two threads may come for one place at a time. */
 	u64 nobody = __sync_val_compare_and_swap(&thread->regs, 0, (u64)regs);
-	if (nobody && nobody != (u64)regs) {
+	if (nobody == (u64)regs)
+		return; /* it is the same thread by another id, perhaps in the call that gave it that */
+	if (nobody) {
 		__sync_fetch_and_add(&control->collisions, 1);
 		return;
 	}

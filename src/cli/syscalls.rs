@@ -146,6 +146,11 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         .into());
     }
     arguments.drawn()?;
+    if arguments.rung.is_some_and(|way| way != Way::Bpf)
+        && (arguments.interval.is_some() || arguments.duty.is_some())
+    {
+        return Err(Usage::new("--interval and --duty are for --rung bpf").into());
+    }
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let stage = Stage::unheld(&arguments.child, !runs_already, &interrupt)?;
     let seed = options::seed(arguments.seed);
@@ -304,7 +309,7 @@ impl Arguments {
         if self.errors {
             report.push_str(&syscalls::errors(samples));
         }
-        if self.slow.is_some() {
+        if self.slow.is_some() && observation.rung == Rung::Programs {
             report.push_str(&syscalls::slowest(&observation.profile));
         }
         for number in self.drawn()? {

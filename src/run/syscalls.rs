@@ -71,6 +71,8 @@ pub struct Observation {
     pub tare: Option<Tare>,
     /// How long was looked.
     pub wall: Duration,
+    /// Whether slow calls were to be told.
+    pub wants_slow: bool,
     /// Of what the profile is a sample, when it is not the whole.
     pub sampling: Option<Sampling>,
     /// What a command used, and how that was told apart.
@@ -96,8 +98,9 @@ pub fn observe(
 ) -> Result<Observation, Error> {
     let rungs = match (how.rung, &subject) {
         (Some(rung), _) => vec![rung],
+        // What runs already, slices and intervals are for programs in the kernel alone.
+        (None, _) if how.tick().is_some() => vec![Rung::Programs],
         (None, Subject::Command(_)) => vec![Rung::Programs, Rung::Counters, Rung::Ptrace],
-        // The others see only what they have started.
         (None, _) => vec![Rung::Programs],
     };
     let mut missed = Vec::new();
@@ -117,6 +120,7 @@ pub fn observe(
             observed => {
                 return observed.map(|observation| Observation {
                     missed,
+                    wants_slow: how.options.slow_ns.is_some(),
                     ..observation
                 });
             }
@@ -340,6 +344,7 @@ impl Observation {
             missed: Vec::new(),
             profile: Profile::default(),
             tare: None,
+            wants_slow: false,
             sampling: None,
             wall: ended.wall,
             usage: Some((ended.usage, tick_sec)),
@@ -356,6 +361,7 @@ impl Observation {
             missed: Vec::new(),
             profile: Profile::default(),
             tare: None,
+            wants_slow: false,
             sampling: None,
             wall,
             usage: None,
@@ -387,7 +393,7 @@ impl Observation {
                 ..Order::default()
             },
             config: [("rung".to_owned(), self.rung.word().to_owned())].into(),
-            values: self.extrapolated(values),
+            values: self.extrapolated(values, sequence == 0),
             warnings: if sequence == 0 {
                 self.doubts()
             } else {
@@ -397,8 +403,9 @@ impl Observation {
         samples.collect()
     }
 
-    /// The same values for the whole of which slices were seen.
-    fn extrapolated(&self, values: Vec<Value>) -> Vec<Value> {
+    /// The same values for the whole of which slices were seen; `is_whole` are those of the run,
+    /// whose length is known.
+    fn extrapolated(&self, values: Vec<Value>, is_whole: bool) -> Vec<Value> {
         let Some(sampling) = &self.sampling else {
             return values;
         };
@@ -406,11 +413,12 @@ impl Observation {
         let period_sec = sampling.period_sec;
         let values = values.into_iter().map(|Value { unit, figure }| {
             let name = unit.as_str();
-            let is_whole = ["calls", "total-sec", "off-CPU-sec", "errors"].contains(&name)
+            let is_sum = ["calls", "total-sec", "off-CPU-sec", "errors"].contains(&name)
                 || name.starts_with("errors:");
+            let is_mean = !is_whole && PER_CALL.contains(&name);
             let figure = match figure {
-                Figure::Exact(value) if is_whole => sampled(value * sampling.scale, period_sec),
-                Figure::Exact(value) if PER_CALL.contains(&name) => sampled(value, period_sec),
+                Figure::Exact(value) if is_sum => sampled(value * sampling.scale, period_sec),
+                Figure::Exact(value) if is_mean => sampled(value, period_sec),
                 other => other,
             };
             Value { unit, figure }
@@ -556,6 +564,11 @@ impl Observation {
                     sampling.traced_sec / self.wall.as_secs_f64() * 100.0
                 ),
             }));
+        }
+        if self.wants_slow && self.rung != Rung::Programs {
+            doubts.push(Warning(
+                "slow calls are told by programs in the kernel alone".to_owned(),
+            ));
         }
         let blind = match self.rung {
             Rung::Programs => None,
