@@ -99,9 +99,12 @@ int on_exec(u64 *ctx)
 	if (!old)
 		return 0;
 	struct slot *slot = follow(control, task);
-	if (slot)
+	if (slot) {
+		/* It is none more. */
+		__sync_fetch_and_add(&control->followed, -1);
 		for (int i = 0; i < 7; i++)
 			slot->payload[i] = old->payload[i];
+	}
 	old->tid = 0;
 	return 0;
 }

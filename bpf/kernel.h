@@ -43,6 +43,7 @@ static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
 static u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
+static long (*bpf_get_current_comm)(void *into, u32 bytes) = (void *)16;
 static long (*bpf_perf_event_read_value)(void *map, u64 flags, void *value, u32 bytes) = (void *)55;
 static long (*bpf_get_stack)(void *ctx, void *into, u32 bytes, u64 flags) = (void *)67;
 static long (*bpf_probe_read_kernel)(void *into, u32 bytes, const void *from) = (void *)113;
@@ -65,8 +66,8 @@ static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)1
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct pt_regs {
-	u64 cs, di, dx, r10; /* x86 */
-	u64 pstate, regs[31]; /* arm64 */
+	u64 cs, di, si, dx, r10, r8, r9;  /* x86 */
+	u64 pstate, regs[31], orig_x0;    /* arm64 */
 };
 
 struct pid_namespace;

@@ -20,6 +20,7 @@ struct control {
 	u64 followed;   /* threads ever followed */
 	u64 collisions; /* threads not followed, for their slot was taken */
 	u64 lost;       /* calls whose slot another thread took while they were under way */
+	u64 untold;     /* slow calls that found no room to be told in */
 	u64 first_ns;   /* when the first thread was followed */
 };
 
@@ -67,4 +68,15 @@ struct row {
 	u64 unfinished; /* the thread ended in it */
 	u64 spare[2];
 	u64 buckets[BUCKETS];
+};
+
+/* One slow call, as it is told. */
+struct slow {
+	u64 end_ns; /* when it returned */
+	u64 took_ns;
+	u64 row;
+	u64 tid; /* in the initial namespace */
+	u64 result;
+	u64 arguments[6];
+	char command[16];
 };

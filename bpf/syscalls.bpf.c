@@ -7,6 +7,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Set before the programs are loaded, so that what is not wanted is not even compiled. */
 const volatile bool off_cpu;     /* time off the CPU is told apart */
+const volatile u64 slow_ns;      /* calls that take as long are told one by one; 0: none is */
 const volatile bool is_filtered; /* only these syscalls are looked at, a bit each */
 const volatile u64 wanted[ROWS / 64];
 
@@ -36,6 +37,12 @@ struct {
 	__type(key, u32);
 	__type(value, struct thread);
 } threads SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096); /* the loader sets it */
+	__type(value, struct slow);
+} slow_calls SEC(".maps");
 
 static __always_inline struct row *row_here(u32 row)
 {
@@ -136,6 +143,39 @@ static __always_inline void lose(void)
 		__sync_fetch_and_add(&control->lost, 1);
 }
 
+static __always_inline void tell(struct pt_regs *regs, u64 end_ns, u64 took_ns, u32 row, s64 result)
+{
+	struct slow *slow = bpf_ringbuf_reserve(&slow_calls, sizeof(*slow), 0);
+	if (!slow) {
+		struct control *control = the_control();
+		if (control)
+			__sync_fetch_and_add(&control->untold, 1);
+		return;
+	}
+	slow->end_ns = end_ns;
+	slow->took_ns = took_ns;
+	slow->row = row;
+	slow->tid = (u32)bpf_get_current_pid_tgid();
+	slow->result = result;
+	if (field_exists(regs->di)) {
+		slow->arguments[0] = regs->di;
+		slow->arguments[1] = regs->si;
+		slow->arguments[2] = regs->dx;
+		slow->arguments[3] = regs->r10;
+		slow->arguments[4] = regs->r8;
+		slow->arguments[5] = regs->r9;
+	} else {
+		slow->arguments[0] = regs->orig_x0;
+		slow->arguments[1] = regs->regs[1];
+		slow->arguments[2] = regs->regs[2];
+		slow->arguments[3] = regs->regs[3];
+		slow->arguments[4] = regs->regs[4];
+		slow->arguments[5] = regs->regs[5];
+	}
+	bpf_get_current_comm(slow->command, sizeof(slow->command));
+	bpf_ringbuf_submit(slow, 0);
+}
+
 /* (registers, result) */
 SEC("tp_btf/sys_exit")
 int finish(u64 *ctx)
@@ -150,7 +190,8 @@ int finish(u64 *ctx)
 	/* Without beginning: a child's first return, or we came in the middle of it. */
 	if (!thread->start_ns)
 		return 0;
-	u64 ns = bpf_ktime_get_ns() - thread->start_ns;
+	u64 now = bpf_ktime_get_ns();
+	u64 ns = now - thread->start_ns;
 	thread->start_ns = 0;
 	u32 number = thread->row & (ROWS - 1);
 	struct row *row = row_here(number);
@@ -167,6 +208,8 @@ int finish(u64 *ctx)
 	opaque(bucket);
 	row->buckets[bucket & (BUCKETS - 1)]++;
 	s64 result = ctx[1];
+	if (slow_ns && ns >= slow_ns)
+		tell(regs, now, ns, number, result);
 	if (result >= 0) {
 		row->bytes += result;
 	} else if (result > -ERRNOS) {
@@ -187,7 +230,9 @@ static __always_inline void join(struct control *control, struct task_struct *ta
 		return;
 	/* Two threads may come for one place at a time. */
 	u64 nobody = __sync_val_compare_and_swap(&thread->regs, 0, (u64)regs);
-	if (nobody && nobody != (u64)regs) {
+	if (nobody == (u64)regs)
+		return; /* it is the same thread by another id, perhaps in the call that gave it that */
+	if (nobody) {
 		__sync_fetch_and_add(&control->collisions, 1);
 		return;
 	}

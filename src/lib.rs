@@ -18,8 +18,9 @@
 //!                                                   report::text …
 //! ```
 //!
-//! The one thing that is shown and not recorded is the drawn histogram of `bench --latency`: its
-//! percentiles are values, the histogram itself goes into an HDR log on request.
+//! Shown and not recorded are the drawn histogram of `bench --latency`, whose percentiles are
+//! values and which goes into an HDR log on request, and of `syscalls` the histogram and the
+//! slowest single calls.
 //!
 //! ## Words
 //!
@@ -44,6 +45,11 @@
 //! | hold | the state in which the machine is pinned and locked by us: [`machine::hold`] |
 //! | journal | the file with the machine's old settings, written before the first one is changed |
 //! | keeper | the small process that puts the old settings back when we die |
+//! | probe | programs of ours in the kernel: [`probe`] |
+//! | follow | to look at a thread, and at what it creates, from some moment on |
+//! | rung | on which of several ways a profile stands, the best that machine and user allow: [`probe::Rung`] |
+//! | profile | what was seen of all syscalls: [`probe::profile::Profile`] |
+//! | bystander | who is not followed while somebody is, and pays for it |
 //! | tare | what measuring itself costs, and its subtraction |
 //! | noise | what the rest of the machine did meanwhile |
 //!
@@ -57,7 +63,8 @@
 //! | exact | counted or timed the whole time it was enabled |
 //! | scaled | multiplexed and extrapolated; the share of time that it ran travels with it |
 //! | partial | counted only in part (one core type, without children); the part is named |
-//! | sampled | estimated by looking once every so often (the scheduler's tick); the period travels with it |
+//! | sampled | estimated by looking once every so often (the scheduler's tick, slices of a trace); the period travels with it |
+//! | estimated | computed by a rule that is named (a percentile by buckets, a cost less its tare) |
 //! | absent | could not be counted, and why: not a number, and never a zero |
 //!
 //! The runner avoids *scaled*: when the wanted events do not fit the PMU at once and a benchmark is
@@ -72,19 +79,21 @@
 //! ```text
 //! 0  words      unit  sample
 //! 1  kernel     sys                     the only hand-written unsafe
-//! 2  devices    perf  machine
+//! 2  devices    perf  machine  probe
 //!    knowledge  format  query  stats    (no kernel: Read, Write, &[f64])
 //! 3  work       run  compare  doctor
 //! 4  use        report
 //! 5  door       cli  main.rs            the sole printer, the sole exit code
 //! ```
 //!
-//! To come, on their floors: `probe` (2), `bisect` (4).
+//! To come, on its floor: `bisect` (4).
 //!
 //! ## Invariants, absences included
 //!
-//! - `perf` and `machine` never import each other; `run` and `doctor` join them. `format` never
-//!   imports `stats`.
+//! - `perf`, `machine` and `probe` never import each other; `run` and `doctor` join them. `format`
+//!   never imports `stats`.
+//! - Only [`probe`] loads programs into the kernel, and nothing of it is pinned: whatever ends us
+//!   detaches and unloads them.
 //! - Nothing but [`machine::hold`] writes under `/sys`, cgroups included, and only what its journal
 //!   tells how to give back. Processes enter its cgroup by a file that it has opened.
 //! - `unsafe` stands in [`sys`] alone, with its reason at every block.
@@ -186,6 +195,36 @@
 //! many processes are summed up by Hodges–Lehmann. Slope, tare and N together give the two batch
 //! times back, so nothing is lost in the record.
 //!
+//! ## A tracer's way
+//!
+//! The C sources of the programs stand in `bpf/` beside the objects that they compile to
+//! (`make bpf`; `make bpf-check` compiles them again and compares), which are part of our program.
+//! What they share with us is maps that we map: `bpf/record.h` and [`probe::record`] are held to
+//! one layout by a test against the object's own description of its types.
+//!
+//! 1. [`probe::kernel::Types`] reads the kernel's description of its types, reduced to those that
+//!    the object names: offsets of fields and the tracepoints' numbers come from it.
+//! 2. [`probe::object::Object`] makes the maps and loads the programs that are wanted. What is not
+//!    wanted is a constant by which the verifier cuts it out.
+//! 3. The programs are attached, and the tare is measured: a call that does nothing, untraced, as
+//!    a bystander, and traced. Then all that is forgotten.
+//! 4. [`run::traced`] starts the command, suspended. An iterator over all tasks, read by us, finds
+//!    it by the number that it has in our own namespace; so nothing depends on being in the first
+//!    one. It is followed from its exec on; the kernel's own tracepoints of fork, exec and exit
+//!    keep the table of followed threads.
+//! 5. At the end the programs are detached, first of all, and the tables are read and summed up
+//!    over the CPUs.
+//!
+//! What a syscall pays, beyond the kernel's own slow path and two timestamps, is kept to a few
+//! nanoseconds: a thread is found by the address of its saved registers, which is what the
+//! tracepoints hand over and which lies on its own kernel stack, so nobody has to be asked who is
+//! running (each call of a helper costs more than all the rest, where returns are guarded); tables
+//! are one a CPU and take no lock, for these programs are not preempted; and a duration falls into
+//! a bucket of an eighth of an octave by a few shifts.
+//!
+//! [`run::syscalls`] climbs down where that cannot be had: to the counters of single tracepoints
+//! (`run/counted.rs`), and to ptrace (`run/ptraced.rs`). Each says what it cannot see.
+//!
 //! ## A verdict's way
 //!
 //! `poise ab` and `bench --variant` are contests (`cli::contest`): [`run::schedule`] gives rounds of
@@ -193,7 +232,9 @@
 //! which after each round judges the chosen units as one family. When none is open any more, no
 //! further round is begun. [`stats::sequential`] has the looks, [`stats::paired`] the test, and
 //! [`compare::Judge`] chooses by the kind of the figures: exact, in pairs, in groups. The verdict is
-//! a function of the records alone, so a file gives the same verdict as the run that wrote it.
+//! a function of the records alone: `poise compare` finds the same in the file as the run that wrote
+//! it, when it is given the same level and shows the same units, for its family is all that it
+//! shows.
 //!
 //! - A pair is what stood in one round. One void run voids its round; what is void is decided from
 //!   the noise values in the record, never from the figure.
@@ -217,6 +258,8 @@
 //! - A new fact of the machine: `machine/facts/`; what it means for a user: `doctor/`.
 //! - Something else that a measured process can be given: `sys::child::Settings`, which applies it,
 //!   and `run/surroundings.rs`, which says when it cannot be had and how it is recorded.
+//! - Another profiler in the kernel: `bpf/NAME.bpf.c` on `bpf/follow.h`, its records in
+//!   `bpf/record.h`, its maps and programs in `probe/`, its command by [`run::traced`].
 //! - Something else to be said of a comparison: a note in `compare/tables.rs`, which every output
 //!   then has.
 //! - A new file format: `format/`, with its wire types apart from the model.

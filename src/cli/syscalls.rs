@@ -1,6 +1,7 @@
 //! `poise syscalls`: what a command, running processes or the whole machine ask of the kernel, and what it costs. Never measures by itself.
 
 use std::ffi::OsString;
+use std::io;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,7 +20,7 @@ use crate::run::interrupt::Interrupt;
 use crate::run::syscalls::{How, Observation, Subject, observe};
 use crate::run::traced::Traced;
 use crate::run::{self, Tally};
-use crate::sample::{End, Record, Sample};
+use crate::sample::{End, INTERVAL_END, Record, Sample};
 
 /// Profile the syscalls of a command, of running processes or of the whole machine
 #[derive(Debug, Args)]
@@ -56,6 +57,14 @@ pub(super) struct Arguments {
     #[arg(short = 'e', value_name = "LIST")]
     only: Vec<String>,
 
+    /// Give what came in every interval, too (a bare number is milliseconds).
+    #[arg(short = 'I', long, value_name = "DURATION", value_parser = options::duration)]
+    interval: Option<Duration>,
+
+    /// Trace in short slices at drawn moments, which are this share of the time, and extrapolate.
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "interval")]
+    duty: Option<f64>,
+
     /// Count calls and nothing else, for less.
     #[arg(long)]
     count: bool,
@@ -74,6 +83,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAMES", conflicts_with = "count")]
     hist: Option<String>,
 
+    /// Tell the slowest single calls, of those that take this long or longer (a bare number is
+    /// nanoseconds).
+    #[arg(long, value_name = "DURATION", value_parser = nanoseconds, conflicts_with = "count")]
+    slow: Option<u64>,
+
     /// Tell which errors the calls met.
     #[arg(long, conflicts_with = "count")]
     errors: bool,
@@ -81,6 +95,10 @@ pub(super) struct Arguments {
     /// Call the variant NAME in the records, so that profiles can be compared.
     #[arg(long, value_name = "NAME", default_value = "base")]
     variant: String,
+
+    /// Draw the moments of --duty from this seed.
+    #[arg(long, value_name = "SEED", requires = "duty")]
+    seed: Option<u64>,
 
     #[command(flatten)]
     child: ChildOptions,
@@ -128,31 +146,49 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         .into());
     }
     arguments.drawn()?;
+    if arguments.rung.is_some_and(|way| way != Way::Bpf)
+        && (arguments.interval.is_some() || arguments.duty.is_some())
+    {
+        return Err(Usage::new("--interval and --duty are for --rung bpf").into());
+    }
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let stage = Stage::unheld(&arguments.child, !runs_already, &interrupt)?;
-    let mut subject = arguments.subject(&stage)?;
-    let mut recorder = Recorder::open(&arguments.output_options)?;
-    recorder
-        .begin(options::seed(None), &stage, Vec::new())
-        .map_err(run::Error::Output)?;
+    let seed = options::seed(arguments.seed);
     let how = How {
         options: Options {
             count_only: arguments.count,
             everyone: arguments.all,
             only: arguments.only()?,
+            slow_ns: arguments.slow,
         },
         timeout: arguments.timeout,
+        interval: arguments.interval,
+        duty: arguments.duty.map(|share| (share, seed)),
         rung: arguments.rung.map(Rung::from),
         roots: ("/proc".into(), "/sys".into()),
     };
-    let observation = observe(&mut subject, &how, &interrupt)?;
+    let mut subject = arguments.subject(&stage, how.tick())?;
+    let mut recorder = Recorder::open(&arguments.output_options)?;
+    recorder
+        .begin(seed, &stage, Vec::new())
+        .map_err(run::Error::Output)?;
+    let mut written = 0;
+    let mut write = |samples: &[Sample]| {
+        written += samples.len() as u64;
+        let mut samples = samples.iter().cloned().map(Record::Sample);
+        samples.try_for_each(|record| recorder.take(record))
+    };
+    let mut partly = |part: Observation, end: Duration| {
+        let samples = arguments.of_interval(part.samples(&arguments.variant), end);
+        let line = syscalls::interval(&samples, end);
+        arguments.tell(&line).map_err(io::Error::other)?;
+        write(&samples)
+    };
+    let observation = observe(&mut subject, &how, &interrupt, &mut partly)?;
     let samples = observation.samples(&arguments.variant);
-    let written = samples
-        .iter()
-        .try_for_each(|sample| recorder.take(Record::Sample(sample.clone())));
-    let tally = written.map_err(run::Error::Output).map(|()| Tally {
+    let tally = write(&samples).map_err(run::Error::Output).map(|()| Tally {
         end: End {
-            samples: samples.len() as u64,
+            samples: written,
             failures: 0,
         },
         failed_code: None,
@@ -162,6 +198,27 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     arguments.report(&samples, &observation)?;
     ended?;
     Ok(code(&observation))
+}
+
+/// A share such as `5%`, or the number alone.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').trim_end();
+    match number.parse::<f64>() {
+        Ok(percent) if (0.1..=50.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("write a share from 0.1% to 50%".to_owned()),
+    }
+}
+
+/// A duration such as `10us` or `2ms`; a bare number is nanoseconds.
+fn nanoseconds(text: &str) -> Result<u64, String> {
+    let parsed = match text.parse::<u64>() {
+        Ok(ns) => Duration::from_nanos(ns),
+        Err(_) => options::duration(text)?,
+    };
+    match u64::try_from(parsed.as_nanos()) {
+        Ok(ns @ 1..) => Ok(ns),
+        _ => Err("write 500ns, 10us or 2ms".to_owned()),
+    }
 }
 
 fn code(observation: &Observation) -> u8 {
@@ -190,7 +247,7 @@ impl Arguments {
         }
     }
 
-    fn subject(&self, stage: &Stage) -> anyhow::Result<Subject> {
+    fn subject(&self, stage: &Stage, interval: Option<Duration>) -> anyhow::Result<Subject> {
         if self.all {
             return Ok(Subject::Everyone);
         }
@@ -204,7 +261,7 @@ impl Arguments {
             output: Output::Inherit,
             prepare: None,
             timeout: self.timeout,
-            interval: None,
+            interval,
             surroundings,
             ignore_failure: false,
             tick_sec,
@@ -232,17 +289,28 @@ impl Arguments {
         }
     }
 
-    fn report(&self, samples: &[Sample], observation: &Observation) -> anyhow::Result<()> {
-        let options = &self.output_options;
-        if options.quiet || options.records_to_stdout() && !options.table {
-            return Ok(());
+    /// The samples of one interval as they are recorded.
+    fn of_interval(&self, mut samples: Vec<Sample>, end: Duration) -> Vec<Sample> {
+        let length = self.interval.unwrap_or_default();
+        let length = humantime::format_duration(length).to_string();
+        for sample in &mut samples {
+            sample.benchmark = sample.benchmark.clone().with("interval", &length);
+            let end = format!("{:.3}", end.as_secs_f64());
+            sample.config.insert(INTERVAL_END.to_owned(), end);
         }
+        samples
+    }
+
+    fn report(&self, samples: &[Sample], observation: &Observation) -> anyhow::Result<()> {
         let style = text::Style {
             width: super::columns(),
         };
         let mut report = syscalls::profile(samples, &self.words(), style);
         if self.errors {
             report.push_str(&syscalls::errors(samples));
+        }
+        if self.slow.is_some() && observation.rung == Rung::Programs {
+            report.push_str(&syscalls::slowest(&observation.profile));
         }
         for number in self.drawn()? {
             let mut calls = observation.profile.calls.iter();
@@ -251,10 +319,18 @@ impl Arguments {
             let histogram = histogram.unwrap_or_default();
             report.push_str(&syscalls::histogram(&number.name(), &histogram, style));
         }
-        // Standard output is the command's, or the records'.
+        self.tell(&report)
+    }
+
+    /// Prints where it does not run into the output of the command, nor into records.
+    fn tell(&self, text: &str) -> anyhow::Result<()> {
+        let options = &self.output_options;
+        if options.quiet || options.records_to_stdout() && !options.table {
+            return Ok(());
+        }
         match self.command.is_empty() && !options.records_to_stdout() {
-            true => super::print(&report),
-            false => super::print_aside(&report),
+            true => super::print(text),
+            false => super::print_aside(text),
         }
     }
 }

@@ -118,7 +118,14 @@ impl Object {
     /// Detaches all programs, the last one first; they can be attached again, and maps stay as
     /// they are.
     pub fn detach(&mut self) {
-        while self.links.pop().is_some() {}
+        self.detach_to(0);
+    }
+
+    /// Detaches the last ones, so that the first `kept` stay attached.
+    pub fn detach_to(&mut self, kept: usize) {
+        while self.links.len() > kept {
+            self.links.pop();
+        }
     }
 
     /// Runs an iterator over all tasks that we see to its end.

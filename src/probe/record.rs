@@ -17,6 +17,8 @@ pub enum Control {
     Collisions,
     /// Calls whose slot another thread took.
     Lost,
+    /// Slow calls that found no room to be told in.
+    Untold,
     /// When the first thread was followed.
     FirstNs,
 }
@@ -37,7 +39,7 @@ pub enum Purpose {
 }
 
 /// Words of `struct control`.
-pub const CONTROL_WORDS: usize = 7;
+pub const CONTROL_WORDS: usize = 8;
 
 /// Slots of followed threads.
 pub const SLOTS: usize = 65536;
@@ -103,6 +105,29 @@ pub const ROW_WORDS: usize = FIRST_BUCKET + BUCKETS;
 /// Errors told apart: errno below this.
 pub const ERRNOS: usize = 544;
 
+/// The words of `struct slow`; its arguments are six, and behind them stands the command's name.
+#[derive(Clone, Copy, Debug)]
+pub enum Slow {
+    /// When it returned.
+    EndNs,
+    /// How long it took.
+    TookNs,
+    /// Of which syscall.
+    Row,
+    /// By which thread.
+    Tid,
+    /// What it returned.
+    Result,
+    /// The first of its arguments.
+    Arguments,
+}
+
+/// Bytes of `struct slow`.
+pub const SLOW_BYTES: usize = 104;
+
+/// Where the command's name stands in it.
+pub const SLOW_COMMAND: usize = 88;
+
 /// The word at `index`; past the end it is 0.
 pub fn load(words: &[AtomicU64], index: usize) -> u64 {
     words
@@ -156,6 +181,7 @@ pub(super) mod tests {
                 ("followed", at(Control::Followed)),
                 ("collisions", at(Control::Collisions)),
                 ("lost", at(Control::Lost)),
+                ("untold", at(Control::Untold)),
                 ("first_ns", at(Control::FirstNs)),
             ],
             CONTROL_WORDS,
@@ -194,6 +220,21 @@ pub(super) mod tests {
                 ("buckets", FIRST_BUCKET * 8),
             ],
             ROW_WORDS,
+        );
+        let at = |field: Slow| field as usize * 8;
+        check_layout(
+            bytes,
+            "slow",
+            &[
+                ("end_ns", at(Slow::EndNs)),
+                ("took_ns", at(Slow::TookNs)),
+                ("row", at(Slow::Row)),
+                ("tid", at(Slow::Tid)),
+                ("result", at(Slow::Result)),
+                ("arguments", at(Slow::Arguments)),
+                ("command", SLOW_COMMAND),
+            ],
+            SLOW_BYTES / 8,
         );
     }
 }

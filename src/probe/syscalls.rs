@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use aya::maps::{MapData, RingBuf};
+
 use super::Error;
 use super::kernel::Types;
 use super::object::{Object, Parameters, embedded, possible_cpus};
-use super::profile::{Call, Histogram, Missing, Number, Profile, Time};
+use super::profile::{Call, Histogram, Missing, Number, Profile, Slow, Time};
 use super::record::{
-    BUCKETS, CONTROL_WORDS, Control, ERRNOS, FIRST_BUCKET, FOREIGN, Purpose, ROW_WORDS, ROWS, Row,
-    THREAD_WORDS, THREADS, Thread, load, store,
+    self, BUCKETS, CONTROL_WORDS, Control, ERRNOS, FIRST_BUCKET, FOREIGN, Purpose, ROW_WORDS, ROWS,
+    Row, SLOW_BYTES, SLOW_COMMAND, THREAD_WORDS, THREADS, Thread, load, store,
 };
 use crate::sys::clock::monotonic_ns;
 use crate::sys::shared::SharedWords;
@@ -24,6 +26,8 @@ pub struct Options {
     pub everyone: bool,
     /// These syscalls alone.
     pub only: Option<Vec<Number>>,
+    /// Calls that take at least so many ns are told one by one.
+    pub slow_ns: Option<u64>,
 }
 
 /// A loaded profiler.
@@ -35,6 +39,8 @@ pub struct Profiler {
     threads: SharedWords,
     rows: SharedWords,
     errors: SharedWords,
+    slow_calls: RingBuf<MapData>,
+    slow: Vec<Slow>,
 }
 
 /// What tracing costs, measured on calls that do nothing. All in ns of wall time a call.
@@ -65,10 +71,16 @@ impl Profiler {
         let cpus = possible_cpus(sys);
         let parameters = Parameters {
             constants: options.constants(),
-            entries: vec![("rows", (cpus * ROWS) as u32)],
+            entries: vec![
+                ("rows", (cpus * ROWS) as u32),
+                (
+                    "slow_calls",
+                    options.slow_ns.map_or(4096, |_| SLOW_RING_BYTES),
+                ),
+            ],
         };
         let mut object = Object::load(bytes, types, &parameters)?;
-        for (program, tracepoint) in options.programs() {
+        for (program, tracepoint) in options.followers().iter().chain(options.watchers()) {
             object.prepare(program, tracepoint)?;
         }
         Ok(Profiler {
@@ -77,6 +89,8 @@ impl Profiler {
             threads: object.words("threads", THREADS * THREAD_WORDS)?,
             rows: object.words("rows", cpus * ROWS * ROW_WORDS)?,
             errors: object.words("errors", ROWS * ERRNOS)?,
+            slow_calls: object.ring("slow_calls")?,
+            slow: Vec::new(),
             object,
             options,
         })
@@ -85,7 +99,26 @@ impl Profiler {
     /// Attaches the programs: from now on every call on the machine costs a little more.
     pub fn attach(&mut self) -> Result<(), Error> {
         // Who follows comes before what is followed.
-        for (program, _) in self.options.programs() {
+        for (program, _) in self.options.followers() {
+            self.object.attach(program)?;
+        }
+        self.resume()
+    }
+
+    /// Detaches those that a syscall meets, so that none costs more than untraced; threads are
+    /// followed on. Calls that are under way are seen no more.
+    pub fn pause(&mut self) {
+        self.object.detach_to(self.options.followers().len());
+        for thread in self.threads.chunks_exact(THREAD_WORDS) {
+            if load(thread, Thread::StartNs as usize) != 0 {
+                store(thread, Thread::StartNs as usize, 0);
+            }
+        }
+    }
+
+    /// Attaches them again.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        for (program, _) in self.options.watchers() {
             self.object.attach(program)?;
         }
         Ok(())
@@ -139,6 +172,7 @@ impl Profiler {
 
     /// Forgets all calls so far.
     pub fn clear(&mut self) {
+        while self.slow_calls.next().is_some() {}
         for word in self.rows.iter().chain(self.errors.iter()) {
             // Writing has the memory of rows that nobody uses made.
             if word.load(std::sync::atomic::Ordering::Relaxed) != 0 {
@@ -149,6 +183,7 @@ impl Profiler {
             Control::Followed,
             Control::Collisions,
             Control::Lost,
+            Control::Untold,
             Control::FirstNs,
         ] {
             store(&self.control, field as usize, 0);
@@ -156,7 +191,12 @@ impl Profiler {
     }
 
     /// All that was seen so far.
-    pub fn read(&self) -> Profile {
+    pub fn read(&mut self) -> Profile {
+        while let Some(record) = self.slow_calls.next() {
+            self.slow.extend(slow_call(&record));
+        }
+        self.slow
+            .sort_by_key(|call| std::cmp::Reverse(call.took_ns));
         let mut under_way = self.under_way();
         let is_wanted = |call: &Call| {
             let only = self.options.only.as_ref();
@@ -169,9 +209,11 @@ impl Profiler {
         Profile {
             calls: calls.collect(),
             threads: (!self.options.everyone).then(|| told(Control::Followed)),
+            slow: self.slow.clone(),
             missing: Missing {
                 threads: told(Control::Collisions),
                 calls: told(Control::Lost),
+                slow: told(Control::Untold),
             },
         }
     }
@@ -189,10 +231,7 @@ impl Profiler {
                 }
             }
         }
-        let number = match row {
-            FOREIGN => Number::Foreign,
-            row => Number::Native(row as u32),
-        };
+        let number = number_of(row);
         let mut call = Call {
             unfinished: field(Row::Unfinished).sum(),
             under_way_ns: under_way.unwrap_or_default(),
@@ -202,7 +241,7 @@ impl Profiler {
             call.returned = histogram.count();
             call.time = Some(Time {
                 total_ns: field(Row::TotalNs).sum(),
-                longest_ns: field(Row::LongestNs).max().unwrap_or(0),
+                longest_ns: field(Row::LongestNs).max(),
                 off_ns: Some(field(Row::OffNs).sum()),
                 histogram,
             });
@@ -244,25 +283,27 @@ impl Profiler {
 }
 
 impl Options {
-    /// The programs that are wanted and their tracepoints, in the order of attaching.
-    fn programs(&self) -> Vec<(&'static str, &'static str)> {
-        let mut programs = Vec::new();
-        if !self.everyone {
-            programs.extend([
-                ("on_fork", "sched_process_fork"),
-                ("on_exec", "sched_process_exec"),
-            ]);
-        }
-        programs.push(("on_exit", "sched_process_exit"));
+    /// The programs that follow threads, and their tracepoints.
+    fn followers(&self) -> &'static [(&'static str, &'static str)] {
+        const ALL: [(&str, &str); 3] = [
+            ("on_exit", "sched_process_exit"),
+            ("on_fork", "sched_process_fork"),
+            ("on_exec", "sched_process_exec"),
+        ];
+        // Who follows everyone needs only to hear of ends.
+        if self.everyone { &ALL[..1] } else { &ALL }
+    }
+
+    /// The programs that syscalls meet, and their tracepoints, in the order of attaching.
+    fn watchers(&self) -> &'static [(&'static str, &'static str)] {
         match self.count_only {
-            true => programs.push(("count", "sys_enter")),
-            false => programs.extend([
+            true => &[("count", "sys_enter")],
+            false => &[
                 ("on_switch", "sched_switch"),
                 ("finish", "sys_exit"),
                 ("enter", "sys_enter"),
-            ]),
+            ],
         }
-        programs
     }
 
     fn constants(&self) -> Vec<(&'static str, Vec<u8>)> {
@@ -281,12 +322,48 @@ impl Options {
         vec![
             ("everyone", flag(self.everyone)),
             ("off_cpu", flag(!self.count_only)),
+            ("slow_ns", self.slow_ns.unwrap_or(0).to_ne_bytes().to_vec()),
             ("is_filtered", flag(self.only.is_some())),
             (
                 "wanted",
                 bits.into_iter().flat_map(u64::to_ne_bytes).collect(),
             ),
         ]
+    }
+}
+
+/// Some ten thousand slow calls.
+const SLOW_RING_BYTES: u32 = 1 << 20;
+
+/// What a record of the ring tells; `None` when it is too short.
+fn slow_call(record: &[u8]) -> Option<Slow> {
+    let word = |at: usize| {
+        let bytes = record.get(at * 8..at * 8 + 8)?;
+        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let field = |field: record::Slow| word(field as usize);
+    let mut arguments = [0; 6];
+    for (n, argument) in arguments.iter_mut().enumerate() {
+        *argument = word(record::Slow::Arguments as usize + n)?;
+    }
+    let command = record.get(SLOW_COMMAND..SLOW_BYTES)?;
+    let command = command.split(|byte| *byte == 0).next()?;
+    Some(Slow {
+        number: number_of(field(record::Slow::Row)? as usize),
+        took_ns: field(record::Slow::TookNs)?,
+        end_ns: field(record::Slow::EndNs)?,
+        tid: field(record::Slow::Tid)? as u32,
+        command: String::from_utf8_lossy(command).into_owned(),
+        arguments,
+        result: field(record::Slow::Result)? as i64,
+    })
+}
+
+/// The syscall of a row.
+fn number_of(row: usize) -> Number {
+    match row {
+        FOREIGN => Number::Foreign,
+        row => Number::Native(row as u32),
     }
 }
 
@@ -356,7 +433,10 @@ mod tests {
                 assert!(count_only);
                 continue;
             };
-            assert!(time.total_ns < took && time.longest_ns < took, "{time:?}");
+            assert!(
+                time.total_ns < took && time.longest_ns < Some(took),
+                "{time:?}"
+            );
             assert_eq!(call("getppid").failed(), Some(0));
         }
     }

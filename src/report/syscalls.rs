@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::latency;
 use super::text::Style;
-use crate::probe::profile::Histogram;
-use crate::run::syscalls::{EACH, WHOLE};
+use crate::probe::profile::{Histogram, Profile};
+use crate::run::syscalls::{EACH, WHOLE, errno_name};
 use crate::sample::{Figure, Sample};
 use crate::unit::{Dimension, Scale, Unit, human};
 
@@ -63,6 +64,33 @@ pub fn profile(samples: &[Sample], subject: &str, style: Style) -> String {
     text
 }
 
+/// One interval, as a line while the rest still runs: how many calls, and the dearest of them.
+pub fn interval(samples: &[Sample], end: Duration) -> String {
+    const DEAREST: usize = 4;
+    let total = |unit| {
+        calls(samples)
+            .filter_map(|(_, sample)| number(sample, unit))
+            .sum::<f64>()
+    };
+    let mut line = format!(
+        "{:>9.3} s  {:>9.0} calls",
+        end.as_secs_f64(),
+        total("calls")
+    );
+    for (name, sample) in calls(samples).take(DEAREST) {
+        let count = number(sample, "calls").unwrap_or(0.0);
+        let _ = match number(sample, "total-sec") {
+            Some(sec) => write!(
+                line,
+                "  {name} {count} ({})",
+                human(&Unit::named("sec"), sec)
+            ),
+            None => write!(line, "  {name} {count}"),
+        };
+    }
+    line + "\n"
+}
+
 /// The errors, most frequent first, with the calls that met them.
 pub fn errors(samples: &[Sample]) -> String {
     let mut by_errno: BTreeMap<&str, Vec<(u64, &str)>> = BTreeMap::new();
@@ -90,6 +118,45 @@ pub fn errors(samples: &[Sample]) -> String {
     match text.is_empty() {
         true => "  no call failed\n".to_owned(),
         false => text,
+    }
+}
+
+/// The slowest single calls, with what they were given and what they returned.
+pub fn slowest(profile: &Profile) -> String {
+    const MOST: usize = 20;
+    let mut text = String::new();
+    for call in profile.slow.iter().take(MOST) {
+        let took_sec = call.took_ns as f64 / 1e9;
+        let took = Scale::for_figure(Dimension::Seconds, took_sec).write(took_sec);
+        let arguments: Vec<String> = call.arguments.iter().map(|word| short(*word)).collect();
+        let result = match u16::try_from(-call.result) {
+            Ok(errno @ 1..) => errno_name(errno),
+            _ => short(call.result as u64),
+        };
+        let _ = writeln!(
+            text,
+            "  {took:>9}  {}({}) = {result}  {}/{}",
+            call.number.name(),
+            arguments.join(", "),
+            call.command,
+            call.tid
+        );
+    }
+    match profile.slow.len() {
+        0 => "  no call was that slow\n".to_owned(),
+        all if all > MOST => {
+            let _ = writeln!(text, "  and {} more that were as slow", all - MOST);
+            text
+        }
+        _ => text,
+    }
+}
+
+/// A register: small numbers as such, negative ones too, and addresses.
+fn short(word: u64) -> String {
+    match word as i64 {
+        small @ -4096..=0xf_ffff => small.to_string(),
+        _ => format!("{word:#x}"),
     }
 }
 
@@ -133,13 +200,16 @@ fn summary(whole: &Sample, kinds: usize) -> String {
     let seconds = |sec| human(&Unit::named("sec"), sec);
     let wall = number("sec/op").unwrap_or(0.0);
     let calls = number("calls").unwrap_or(0.0);
-    let mut text = format!("{}, {calls} calls of {kinds} syscalls", seconds(wall));
+    let mut text = format!("{}, {calls:.0} calls of {kinds} syscalls", seconds(wall));
+    if let (Some(low), Some(high)) = (number("calls-low"), number("calls-high")) {
+        let _ = write!(text, " (95 % interval {low:.0} … {high:.0})");
+    }
     if let Some(threads) = number("threads") {
         let noun = if threads == 1.0 { "thread" } else { "threads" };
         let _ = write!(text, " in {threads} {noun}");
     }
     if let Some(failed) = number("errors").filter(|failed| *failed > 0.0) {
-        let _ = write!(text, ", {failed} failed");
+        let _ = write!(text, ", {failed:.0} failed");
     }
     if let Some(total) = number("total-sec") {
         let _ = write!(text, "; {} in them", seconds(total));
@@ -225,7 +295,7 @@ fn cell(unit: &str, sample: &Sample) -> String {
     match (unit, figure.number()) {
         (_, None) => "—".to_owned(),
         ("errors", Some(0.0)) => String::new(),
-        ("calls" | "errors", Some(count)) => count.to_string(),
+        ("calls" | "errors", Some(count)) => format!("{count:.0}"),
         ("off-CPU-sec", Some(0.0)) => String::new(),
         (unit, Some(number)) => {
             let dimension = match unit {

@@ -100,6 +100,7 @@ fn numbered(function: &str) -> Option<Number> {
         "newuname" => "uname",
         "sendfile64" => "sendfile",
         "umount" => "umount2",
+        "fadvise64_64" => "fadvise64",
         name => name,
     };
     Number::named(name)

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod batch;
 pub mod command;
 mod counted;
+pub mod duty;
 pub mod faults;
 pub mod frequency;
 pub mod interrupt;

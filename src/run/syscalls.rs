@@ -1,5 +1,6 @@
 //! The syscalls of a command, of running processes or of the whole machine, profiled for a while, as records. Never prints, and knows no way to see a syscall itself: that is the probe's.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::command::cpu_values;
 use super::counted::Counted;
+use super::duty::{Clock, Duty, SLICE, Sampling};
 use super::interrupt::Interrupt;
 use super::ptraced::Ptraced;
 use super::traced::{Ended, Traced};
@@ -39,10 +41,21 @@ pub struct How {
     pub options: Options,
     /// For how long, of what runs already.
     pub timeout: Option<Duration>,
+    /// What came is given once in this long, too.
+    pub interval: Option<Duration>,
+    /// The share of the time in which is traced, and the seed of when; else it is always.
+    pub duty: Option<(f64, u64)>,
     /// The rung to stand on; else the best that can be had.
     pub rung: Option<Rung>,
     /// The roots of procfs and sysfs.
     pub roots: (PathBuf, PathBuf),
+}
+
+impl How {
+    /// How often something is to be done while it runs.
+    pub fn tick(&self) -> Option<Duration> {
+        self.duty.map(|_| SLICE).or(self.interval)
+    }
 }
 
 /// What was seen.
@@ -58,6 +71,10 @@ pub struct Observation {
     pub tare: Option<Tare>,
     /// How long was looked.
     pub wall: Duration,
+    /// Whether slow calls were to be told.
+    pub wants_slow: bool,
+    /// Of what the profile is a sample, when it is not the whole.
+    pub sampling: Option<Sampling>,
     /// What a command used, and how that was told apart.
     pub usage: Option<(Usage, Option<f64>)>,
     /// The exit code that stands for its end.
@@ -68,23 +85,29 @@ pub struct Observation {
     pub interrupted: Option<Signal>,
 }
 
-/// Profiles on the rung that is asked for, or else on the best that can be had.
+/// Takes what came in an interval, and how long after the beginning that ended.
+pub type Partly<'a> = dyn FnMut(Observation, Duration) -> io::Result<()> + 'a;
+
+/// Profiles on the rung that is asked for, or else on the best that can be had; `partly` takes
+/// intervals.
 pub fn observe(
     subject: &mut Subject,
     how: &How,
     interrupt: &Interrupt,
+    partly: &mut Partly<'_>,
 ) -> Result<Observation, Error> {
     let rungs = match (how.rung, &subject) {
         (Some(rung), _) => vec![rung],
+        // What runs already, slices and intervals are for programs in the kernel alone.
+        (None, _) if how.tick().is_some() => vec![Rung::Programs],
         (None, Subject::Command(_)) => vec![Rung::Programs, Rung::Counters, Rung::Ptrace],
-        // The others see only what they have started.
         (None, _) => vec![Rung::Programs],
     };
     let mut missed = Vec::new();
     let last = rungs.len() - 1;
     for (n, rung) in rungs.into_iter().enumerate() {
         let observed = match (rung, &mut *subject) {
-            (Rung::Programs, subject) => by_programs(subject, how, interrupt),
+            (Rung::Programs, subject) => by_programs(subject, how, interrupt, partly),
             (Rung::Counters, Subject::Command(traced)) => by_counters(traced, how, interrupt),
             (Rung::Ptrace, Subject::Command(traced)) => by_ptrace(traced, how, interrupt),
             _ => Err(Error::Trace(Cause::new(format!(
@@ -97,6 +120,7 @@ pub fn observe(
             observed => {
                 return observed.map(|observation| Observation {
                     missed,
+                    wants_slow: how.options.slow_ns.is_some(),
                     ..observation
                 });
             }
@@ -109,9 +133,10 @@ fn by_programs(
     subject: &mut Subject,
     how: &How,
     interrupt: &Interrupt,
+    partly: &mut Partly<'_>,
 ) -> Result<Observation, Error> {
     let (proc, sys) = &how.roots;
-    let refused = |error: probe::Error| Error::Trace(error.explain(&Facts::look(proc, sys)));
+    let refused = |error: probe::Error| refusal(&error, how);
     if let Some(obstacle) = Facts::look(proc, sys).obstacle() {
         return Err(Error::Trace(obstacle));
     }
@@ -121,14 +146,18 @@ fn by_programs(
         profiler.attach()?;
         profiler.tare(untraced_ns).map(Some)
     };
-    let tare;
+    let (tare, duty);
     let mut observation = match subject {
         Subject::Command(traced) => {
             let child = traced.start()?;
             tare = begin(&mut profiler).map_err(refused)?;
             let pid = child.pid().as_raw();
             profiler.follow(pid, Purpose::AtExec).map_err(refused)?;
-            let ended = traced.run(child, interrupt, &mut || Ok(()))?;
+            let mut slices =
+                Slices::begin(how, &mut profiler, tare, Some(pid), partly).map_err(refused)?;
+            let mut tick = || slices.end(&mut profiler, how);
+            let ended = traced.run(child, interrupt, &mut tick)?;
+            duty = slices.duty;
             Observation::of(Rung::Programs, ended, traced.tick_sec())
         }
         Subject::Processes(pids) => {
@@ -138,20 +167,35 @@ fn by_programs(
             for pid in pids {
                 follow_all(&mut profiler, *pid).map_err(refused)?;
             }
-            let interrupted = wait(Some(ends), how.timeout, interrupt)?;
+            let mut slices =
+                Slices::begin(how, &mut profiler, tare, None, partly).map_err(refused)?;
+            let mut tick = || slices.end(&mut profiler, how);
+            let interrupted = wait(Some(ends), how, interrupt, &mut tick)?;
+            duty = slices.duty;
             Observation::span(began.elapsed(), interrupted)
         }
         Subject::Everyone => {
             tare = begin(&mut profiler).map_err(refused)?;
             let began = Instant::now();
-            let interrupted = wait(None, how.timeout, interrupt)?;
+            let mut slices =
+                Slices::begin(how, &mut profiler, tare, None, partly).map_err(refused)?;
+            let mut tick = || slices.end(&mut profiler, how);
+            let interrupted = wait(None, how, interrupt, &mut tick)?;
+            duty = slices.duty;
             Observation::span(began.elapsed(), interrupted)
         }
     };
+    observation.sampling = duty.map(|duty| duty.finish(&mut profiler));
     profiler.detach();
     observation.profile = profiler.read();
     observation.tare = tare;
     Ok(observation)
+}
+
+/// What a refusal of the kernel's means here.
+fn refusal(error: &probe::Error, how: &How) -> Error {
+    let (proc, sys) = &how.roots;
+    Error::Trace(error.explain(&Facts::look(proc, sys)))
 }
 
 fn by_counters(
@@ -179,6 +223,55 @@ fn by_ptrace(traced: &mut Traced, how: &How, interrupt: &Interrupt) -> Result<Ob
         profile: tracer.profile(),
         ..Observation::of(Rung::Ptrace, ended, traced.tick_sec())
     })
+}
+
+/// A run in slices: intervals one after the other, or a few of them traced.
+struct Slices<'a, 'p> {
+    duty: Option<Duty>,
+    began: Instant,
+    last: Instant,
+    seen: Profile,
+    partly: &'a mut Partly<'p>,
+}
+
+impl<'a, 'p> Slices<'a, 'p> {
+    fn begin(
+        how: &How,
+        profiler: &mut Profiler,
+        tare: Option<Tare>,
+        child: Option<i32>,
+        partly: &'a mut Partly<'p>,
+    ) -> Result<Slices<'a, 'p>, probe::Error> {
+        let clock = child.and_then(|pid| Clock::of(pid).ok());
+        let clock = clock.unwrap_or(Clock::Wall(Instant::now()));
+        let mut duty = how
+            .duty
+            .map(|(share, seed)| Duty::new(share, seed, clock, tare));
+        if let Some(duty) = &mut duty {
+            profiler.pause();
+            duty.turn(profiler)?;
+        }
+        let now = Instant::now();
+        Ok(Slices {
+            duty,
+            began: now,
+            last: now,
+            seen: Profile::default(),
+            partly,
+        })
+    }
+
+    fn end(&mut self, profiler: &mut Profiler, how: &How) -> Result<(), Error> {
+        if let Some(duty) = &mut self.duty {
+            return duty.turn(profiler).map_err(|error| refusal(&error, how));
+        }
+        let now = Instant::now();
+        let seen = profiler.read();
+        let mut observation = Observation::span(now - self.last, None);
+        observation.profile = seen.since(&self.seen);
+        (self.last, self.seen) = (now, seen);
+        (self.partly)(observation, now - self.began).map_err(Error::Output)
+    }
 }
 
 /// Follows all threads of a process. One that is created while we look may be missed by the first
@@ -214,10 +307,11 @@ fn watch(pids: &[i32]) -> Result<Vec<OwnedFd>, Error> {
 /// Waits until all have ended, the time is up or we are asked to stop.
 fn wait(
     mut ends: Option<Vec<OwnedFd>>,
-    timeout: Option<Duration>,
+    how: &How,
     interrupt: &Interrupt,
+    tick: &mut dyn FnMut() -> Result<(), Error>,
 ) -> Result<Option<Signal>, Error> {
-    let mut wait = Wait::new(Instant::now(), timeout, None, interrupt);
+    let mut wait = Wait::new(Instant::now(), how.timeout, how.tick(), interrupt);
     loop {
         let end = match ends.as_ref().map(|ends| ends.last()) {
             Some(None) => return Ok(None),
@@ -231,7 +325,7 @@ fn wait(
             }
             Woken::TimeUp => return Ok(None),
             Woken::Interrupted(signal) => return Ok(Some(signal)),
-            Woken::Tick => {}
+            Woken::Tick => tick()?,
         }
     }
 }
@@ -250,6 +344,8 @@ impl Observation {
             missed: Vec::new(),
             profile: Profile::default(),
             tare: None,
+            wants_slow: false,
+            sampling: None,
             wall: ended.wall,
             usage: Some((ended.usage, tick_sec)),
             code: ended.code,
@@ -265,6 +361,8 @@ impl Observation {
             missed: Vec::new(),
             profile: Profile::default(),
             tare: None,
+            wants_slow: false,
+            sampling: None,
             wall,
             usage: None,
             code: 0,
@@ -295,7 +393,7 @@ impl Observation {
                 ..Order::default()
             },
             config: [("rung".to_owned(), self.rung.word().to_owned())].into(),
-            values,
+            values: self.extrapolated(values, sequence == 0),
             warnings: if sequence == 0 {
                 self.doubts()
             } else {
@@ -303,6 +401,29 @@ impl Observation {
             },
         });
         samples.collect()
+    }
+
+    /// The same values for the whole of which slices were seen; `is_whole` are those of the run,
+    /// whose length is known.
+    fn extrapolated(&self, values: Vec<Value>, is_whole: bool) -> Vec<Value> {
+        let Some(sampling) = &self.sampling else {
+            return values;
+        };
+        let sampled = |value, period_sec| Figure::Sampled { value, period_sec };
+        let period_sec = sampling.period_sec;
+        let values = values.into_iter().map(|Value { unit, figure }| {
+            let name = unit.as_str();
+            let is_sum = ["calls", "total-sec", "off-CPU-sec", "errors"].contains(&name)
+                || name.starts_with("errors:");
+            let is_mean = !is_whole && PER_CALL.contains(&name);
+            let figure = match figure {
+                Figure::Exact(value) if is_sum => sampled(value * sampling.scale, period_sec),
+                Figure::Exact(value) if is_mean => sampled(value, period_sec),
+                other => other,
+            };
+            Value { unit, figure }
+        });
+        values.collect()
     }
 
     /// The values of the whole run.
@@ -328,6 +449,20 @@ impl Observation {
         }
         if let Some(tare) = &self.tare {
             values.extend(tare_values(tare, all));
+        }
+        if let Some(sampling) = &self.sampling {
+            values.push(exact("traced-sec", sampling.traced_sec));
+            let bounds = sampling
+                .calls
+                .map(|(low, high)| [("low", low), ("high", high)]);
+            let bounds = bounds.into_iter().flatten();
+            values.extend(bounds.map(|(name, bound)| {
+                estimated(
+                    &format!("calls-{name}"),
+                    bound,
+                    "95 % interval of the bootstrap",
+                )
+            }));
         }
         values
     }
@@ -380,14 +515,16 @@ impl Observation {
         values.extend(quantiles.into_iter().filter_map(|(name, q)| {
             let ns = time.histogram.quantile_ns(q)?;
             // The longest is known, whatever its bucket.
-            let value = ns.min(time.longest_ns as f64) / 1e9;
+            let longest_ns = time.longest_ns.map_or(f64::INFINITY, |ns| ns as f64);
+            let value = ns.min(longest_ns) / 1e9;
             let mut rule = format!("within {} %", Histogram::WIDTH * 100.0);
             if self.rung == Rung::Ptrace {
                 rule = format!("{rule}, {DISTURBED}");
             }
             Some(estimated(&format!("{name}-sec"), value, &rule))
         }));
-        values.push(self.timed("max-sec", seconds(time.longest_ns)));
+        let longest = time.longest_ns.map(seconds);
+        values.extend(longest.map(|longest| self.timed("max-sec", longest)));
         values
     }
 
@@ -412,6 +549,27 @@ impl Observation {
         if missing.calls > 0 {
             doubts.push(Warning(format!("{} calls are missing", missing.calls)));
         }
+        if missing.slow > 0 {
+            doubts.push(Warning(format!(
+                "{} slow calls are not told one by one; a larger --slow tells all",
+                missing.slow
+            )));
+        }
+        if let Some(sampling) = &self.sampling {
+            doubts.push(Warning(match sampling.slices {
+                0 => "it ended before the first slice: nothing was traced".to_owned(),
+                slices => format!(
+                    "seen in {slices} slices of {} ms, {:.1} % of the time, and extrapolated; calls that take longer than a slice are not seen",
+                    SLICE.as_millis(),
+                    sampling.traced_sec / self.wall.as_secs_f64() * 100.0
+                ),
+            }));
+        }
+        if self.wants_slow && self.rung != Rung::Programs {
+            doubts.push(Warning(
+                "slow calls are told by programs in the kernel alone".to_owned(),
+            ));
+        }
         let blind = match self.rung {
             Rung::Programs => None,
             Rung::Counters => Some("counters of the kernel's see no times, errors and bytes"),
@@ -428,6 +586,9 @@ impl Observation {
         doubts
     }
 }
+
+/// Values that are the same of a sample and of the whole.
+const PER_CALL: [&str; 3] = ["sec/op", "max-sec", "bytes/op"];
 
 /// What is to be known of times by ptrace.
 const DISTURBED: &str = "while ptrace stops the program twice a call";

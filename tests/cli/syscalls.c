@@ -66,6 +66,8 @@ int main(int argc, char **argv)
 	self = argv[0];
 	if (!strcmp(what, "leaf")) { /* 30 getgid */
 		repeat(SYS_getgid, 30);
+	} else if (!strcmp(what, "busy")) { /* 3 million getppid */
+		repeat(SYS_getppid, 3000000);
 	} else if (!strcmp(what, "family")) {
 		/* 3 × 1000 getppid, 4 × 500 getuid, 2 × 30 getgid, 3 failing execve, 5 failing close */
 		for (int i = 0; i < 3; i++)

@@ -12,7 +12,7 @@ use counterpoise::sample::Sample;
 use nix::sys::signal::Signal;
 
 use crate::common::{
-    Running, eventually, exact, finish, measure, not_run, poise, run, samples, scratch,
+    Running, eventually, exact, finish, is_root, measure, not_run, poise, run, samples, scratch,
     whole_records, words,
 };
 
@@ -192,8 +192,8 @@ fn counts_are_those_of_strace() {
     }
 }
 
-/// The figure of `unit` and what a program said of itself, in seconds.
-fn beside_its_own(program: &Path, what: &str, call: &str, unit: &str) -> (f64, f64) {
+/// The profile of a program that says something of itself in ns, and that in seconds.
+fn beside_its_own(program: &Path, what: &str) -> (Profile, f64) {
     let directory = scratch();
     let file = directory.path().join("records");
     let mut command = poise();
@@ -203,9 +203,7 @@ fn beside_its_own(program: &Path, what: &str, call: &str, unit: &str) -> (f64, f
     let own_ns: f64 = ran.stdout.trim().parse().unwrap();
     let records = whole_records(&file);
     let profile = Profile(samples(&records).into_iter().cloned().collect());
-    let figure = profile.call(call).figure(unit).unwrap();
-    assert_eq!(figure.trust(), "estimated");
-    (figure.number().unwrap(), own_ns / 1e9)
+    (profile, own_ns / 1e9)
 }
 
 #[test]
@@ -214,7 +212,10 @@ fn percentiles_are_right_within_a_bucket() {
         return;
     };
     for (what, call) in [("sleeps", "nanosleep"), ("pipe", "read")] {
-        let (ours, own) = beside_its_own(program, what, call, "p50-sec");
+        let (profile, own) = beside_its_own(program, what);
+        let figure = profile.call(call).figure("p50-sec").unwrap();
+        assert_eq!(figure.trust(), "estimated");
+        let ours = figure.number().unwrap();
         let is_right = (ours - own).abs() <= own * 0.125;
         assert!(is_right, "{what}: {ours} s, by its own clock {own} s");
     }
@@ -225,7 +226,7 @@ fn waiting_is_told_from_working() {
     let Some(program) = tracee("time off the CPU") else {
         return;
     };
-    let profile = Profile::of("", program, "sleeps");
+    let (profile, _) = beside_its_own(program, "sleeps");
     let sleeps = profile.call("nanosleep");
     let (total, off) = (exact(sleeps, "total-sec"), exact(sleeps, "off-CPU-sec"));
     assert!(off > 0.9 * total && off <= total, "{off} of {total}");
@@ -347,7 +348,138 @@ fn calls_that_never_return_are_told() {
 }
 
 #[test]
+fn every_rung_counts_the_same() {
+    let Some(program) = tracee("rungs") else {
+        return;
+    };
+    let directory = scratch();
+    for rung in ["counters", "ptrace"] {
+        let file = directory.path().join(rung);
+        let mut command = poise();
+        command
+            .args(words("syscalls -q --rung"))
+            .arg(rung)
+            .arg("-o")
+            .arg(&file);
+        let ran = finish(command.arg("--").arg(program).arg("family"));
+        if ran.code == Some(5) {
+            not_run(&format!("syscalls by {rung}"), ran.stderr.trim());
+            continue;
+        }
+        ran.exits(0).silently();
+        let records = whole_records(&file);
+        let profile = Profile(samples(&records).into_iter().cloned().collect());
+        for (name, want) in [
+            ("getppid", 3000),
+            ("getuid", 2000),
+            ("getgid", 60),
+            ("execve", 5),
+            ("fchdir", 5),
+            ("vfork", 1),
+            ("exit_group", 6),
+        ] {
+            assert_eq!(profile.count(name), want, "{name} by {rung}");
+        }
+        let whole = &profile.0[0];
+        assert_eq!(whole.config["rung"], rung);
+        assert!(
+            !whole.warnings.is_empty(),
+            "{rung} does not say what it cannot see"
+        );
+        if rung == "ptrace" {
+            let trust = |unit| profile.call("getppid").figure(unit).unwrap().trust();
+            assert_eq!(
+                (trust("sec/op"), trust("p50-sec")),
+                ("estimated", "estimated")
+            );
+            assert_eq!(exact(profile.call("fchdir"), "errors:EBADF"), 5.0);
+        }
+    }
+}
+
+#[test]
+fn an_ordinary_user_gets_a_profile_and_the_reason_for_no_better_one() {
+    const WHAT: &str = "syscalls as an ordinary user";
+    let Some(program) = tracee(WHAT) else {
+        return;
+    };
+    if !is_root() {
+        return not_run(WHAT, "it takes root to become somebody else");
+    }
+    let mut command = Command::new("setpriv");
+    command.args(words("--reuid 65534 --regid 65534 --clear-groups"));
+    command
+        .arg(poise().get_program())
+        .args(words("syscalls --"))
+        .arg(program)
+        .arg("leaf");
+    let ran = finish(&mut command);
+    if ran.code == Some(126) || ran.code == Some(127) {
+        return not_run(WHAT, ran.stderr.trim());
+    }
+    ran.exits(0).says(&[
+        "getgid",
+        "30",
+        "bpf could not be had",
+        "CAP_BPF",
+        "sudo poise",
+    ]);
+}
+
+#[test]
+fn slices_tell_of_the_whole() {
+    let Some(program) = tracee("--duty") else {
+        return;
+    };
+    let profile = Profile::of("--duty 20% --seed 3", program, "busy");
+    let calls = profile.call("getppid").figure("calls").unwrap();
+    assert_eq!(calls.trust(), "sampled");
+    let calls = calls.number().unwrap();
+    // By the tare, and on a machine that others use.
+    assert!((1.5e6..6e6).contains(&calls), "{calls} of 3 million");
+    let bound = |unit| profile.0[0].figure(unit).unwrap().number().unwrap();
+    assert!(bound("calls-low") < bound("calls-high"));
+    let whole = &profile.0[0];
+    assert!(
+        exact(whole, "traced-sec") < 0.4 * exact(whole, "sec/op"),
+        "{whole:#?}"
+    );
+}
+
+#[test]
+fn slow_calls_are_told_one_by_one() {
+    let Some(program) = tracee("--slow") else {
+        return;
+    };
+    let program = program.to_str().unwrap();
+    let line = format!("syscalls --slow 2ms --hist nanosleep --errors -I 200 -- {program} sleeps");
+    let ran = run(words(&line)).exits(0);
+    let slow = ran
+        .stderr
+        .lines()
+        .filter(|line| line.contains("  nanosleep(0x"));
+    assert_eq!(slow.count(), 20, "{ran:#?}");
+    ran.says(&[
+        "and 180 more",
+        "nanosleep: how long its 200 calls took",
+        "0.200 s",
+    ]);
+}
+
+#[test]
+fn lists_of_syscalls_are_kept_to() {
+    let Some(program) = tracee("-e") else {
+        return;
+    };
+    let profile = Profile::of("-e getgid,%network", program, "leaf");
+    assert_eq!(profile.count("getgid"), 30);
+    assert_eq!(profile.0.len(), 2, "{:#?}", profile.0);
+}
+
+#[test]
 fn bad_wishes_are_refused() {
+    run(words("syscalls -e no_such -- true")).refuses(2, &["no syscall `no_such`"]);
+    run(words("syscalls --rung ptrace --duty 5% -- true")).refuses(2, &["--rung bpf"]);
     run(words("syscalls")).refuses(2, &["nothing to profile", "-- COMMAND"]);
     run(words("syscalls -a -- true")).refuses(2, &["by itself"]);
     run(words("syscalls -p 1 --nice 3")).refuses(2, &["runs already"]);

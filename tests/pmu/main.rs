@@ -6,3 +6,4 @@ mod frequency;
 mod itself;
 mod permission;
 mod sampling;
+mod tracing;
