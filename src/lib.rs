@@ -186,6 +186,29 @@
 //! place of what the machine gives to others; what belongs to a single run, such as the drawn
 //! padding of its environment, in the sample's `config`, and so do the CPUs that it was bound to.
 //!
+//! ## A fault's way
+//!
+//! `poise faults` chooses a rung ([`run::faults::watch::Watch`]) before it starts the command:
+//!
+//! - Programs in the kernel (`bpf/faults.bpf.c`, [`probe::faults`]). A fault begins with the
+//!   exception's tracepoint (on arm64, which has none, with the count of faults before they are
+//!   handled) and ends with the kernel's count of those that are done, which the program gets by
+//!   perf events on the followed threads alone; in between it is noted whether a page was allocated.
+//!   What the kind is follows from that, the processor's error code and the mapping. A record of 32
+//!   bytes goes into a ring a CPU that both sides map: no system call, no wake-up; we look every ten
+//!   milliseconds.
+//! - Without privilege, pairs of software events in [`perf::ring`]: the count before and the count
+//!   after, in user mode.
+//!
+//! In both, a ring a CPU tells what memory is mapped, who forks and who executes. All is brought
+//! into the order of time, for an address means something only in the memory of its moment:
+//! [`probe::mappings`] keeps that memory, [`run::faults::profile`] sums up. The drawing over time is
+//! shown and not recorded.
+//!
+//! What one fault costs ([`run::faults::cost`]) is no part of that: it is a regression over the heap
+//! loop in fresh processes, a block each, whose slopes are samples like any other. So the interval
+//! is that of the median over blocks, which needs no resampling.
+//!
 //! ## A loop's way
 //!
 //! A sample is a fresh process (we execute ourselves, [`run::batch`]), which warms up and runs an

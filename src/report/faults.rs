@@ -109,7 +109,7 @@ fn priced(whole: &Sample, kinds: &[&Sample]) -> String {
         };
         let word = parameter(kind, "kind");
         if word != "major" {
-            let told = format!("{word} ({}) {}", parameter(kind, "mode"), write(mean));
+            let told = format!("{} for {word} ({})", write(mean), parameter(kind, "mode"));
             apart.push((((mean - price) * faults).abs(), told));
         }
     }
@@ -117,7 +117,8 @@ fn priced(whole: &Sample, kinds: &[&Sample]) -> String {
     let most: Vec<String> = apart.into_iter().take(3).map(|(_, told)| told).collect();
     let _ = writeln!(
         text,
-        "; the two disagree, for not all faults are alike: a mean {}",
+        "; the two disagree: where the price of one is {}, the mean of the handlers was {}",
+        write(price),
         most.join(", ")
     );
     text

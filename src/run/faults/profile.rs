@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use super::symbols::Place;
 use crate::probe::faults::{Access, Fault, Kind, What};
 use crate::probe::mappings::{Area, Mapping, Spaces};
-use crate::sample::{Figure, Name, Part, Value};
+use crate::sample::{Figure, Name, Part, Rule, Value};
 
 /// What happened to a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,7 @@ pub struct Sum {
 #[derive(Clone, Debug)]
 struct Spread {
     sum: Sum,
+    longest_ns: u64,
     histogram: Histogram<u32>,
 }
 
@@ -267,6 +268,17 @@ impl Trust {
     pub fn time(&self, unit: &str, value: f64) -> Value {
         Value::new(unit, Trust::figure(self.times.as_ref(), value))
     }
+
+    /// A percentile of times, by buckets.
+    fn percentile(&self, unit: &str, value: f64) -> Value {
+        match self.times {
+            Some(_) => self.time(unit, value),
+            None => {
+                let rule = Rule("within 1 %".to_owned());
+                Value::new(unit, Figure::Estimated { value, rule })
+            }
+        }
+    }
 }
 
 impl Sum {
@@ -312,6 +324,7 @@ impl Default for Spread {
     fn default() -> Spread {
         Spread {
             sum: Sum::default(),
+            longest_ns: 0,
             // The bounds are constant and legal, so there is always a histogram.
             histogram: Histogram::new_with_bounds(1, 60_000_000_000, 2)
                 .unwrap_or_else(|_| unreachable!()),
@@ -322,11 +335,13 @@ impl Default for Spread {
 impl Spread {
     fn add(&mut self, handler_ns: u64, is_major: bool) {
         self.sum.add(handler_ns, is_major);
+        self.longest_ns = self.longest_ns.max(handler_ns);
         self.histogram.saturating_record(handler_ns);
     }
 
     fn merge(&mut self, other: &Spread) {
         self.sum.merge(other.sum);
+        self.longest_ns = self.longest_ns.max(other.longest_ns);
         // Equal bounds and digits: it always fits.
         let _ = self.histogram.add(&other.histogram);
     }
@@ -337,14 +352,14 @@ impl Spread {
             // Below so many faults it is the slowest one under another name.
             let needed = (1.0_f64 / (1.0 - quantile)).round() as u64;
             values.push(match self.sum.faults >= needed {
-                true => trust.time(
-                    unit,
-                    self.histogram.value_at_quantile(quantile) as f64 / 1e9,
-                ),
+                true => {
+                    let sec = self.histogram.value_at_quantile(quantile) as f64 / 1e9;
+                    trust.percentile(unit, sec)
+                }
                 false => Value::new(unit, Figure::absent(format!("it takes {needed} faults"))),
             });
         }
-        values.push(trust.time("max-sec", self.histogram.max() as f64 / 1e9));
+        values.push(trust.time("max-sec", self.longest_ns as f64 / 1e9));
         values
     }
 }

@@ -66,7 +66,7 @@ impl Symbols {
             let is_plain = bytes <= MOST_BYTES;
             Table::parse(&is_plain.then(|| fs::read(file).ok())??)
         });
-        table.as_ref()?.name(*offset).map(str::to_owned)
+        table.as_ref()?.name(*offset).map(demangled)
     }
 
     /// The name, or where it is: `[libc.so.6+0x1234]`, `[anonymous]`.
@@ -82,6 +82,19 @@ impl Symbols {
             Place::At(mapping) => format!("[{mapping}]"),
         }
     }
+}
+
+/// The name as its language writes it, without the types of parameters.
+fn demangled(name: &str) -> String {
+    if let Ok(plain) = rustc_demangle::try_demangle(name) {
+        return format!("{plain:#}");
+    }
+    let options = cpp_demangle::DemangleOptions::new()
+        .no_params()
+        .no_return_type();
+    let symbol = cpp_demangle::Symbol::new(name).ok();
+    let plain = symbol.and_then(|symbol| symbol.demangle_with_options(&options).ok());
+    plain.unwrap_or_else(|| name.to_owned())
 }
 
 impl Table {
@@ -146,6 +159,19 @@ mod tests {
         assert!(symbols.word(&far).ends_with("+0xffffffffffffffff]"));
         let nowhere = Place::of(None, 0);
         assert_eq!(symbols.word(&nowhere), "[unknown]");
+    }
+
+    #[test]
+    fn names_are_those_of_the_source() {
+        let check = |mangled, want: &str| assert_eq!(demangled(mangled), want);
+        check("main", "main");
+        check("runtime.(*mheap).grow", "runtime.(*mheap).grow");
+        check("_ZN4core4iter3max17h0123456789abcdefE", "core::iter::max");
+        check(
+            "_ZNSt6vectorIiSaIiEE9push_backEOi",
+            "std::vector<int, std::allocator<int> >::push_back",
+        );
+        check("_Z not mangled", "_Z not mangled");
     }
 
     #[test]
