@@ -165,7 +165,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         interval: arguments.interval,
         duty: arguments.duty.map(|share| (share, seed)),
         rung: arguments.rung.map(Rung::from),
-        roots: ("/proc".into(), "/sys".into()),
+        sys: "/sys".into(),
     };
     let mut subject = arguments.subject(&stage, how.tick())?;
     let mut recorder = Recorder::open(&arguments.output_options)?;

@@ -21,17 +21,16 @@ pub struct Facts {
     pub has_btf: bool,
     /// The capabilities that we lack, by name.
     pub lacking: Vec<&'static str>,
-    /// `kernel.unprivileged_bpf_disabled`, if readable.
-    pub unprivileged_bpf_disabled: Option<u8>,
     /// The mode of lockdown, if there is such a module: `none`, `integrity`, `confidentiality`.
     pub lockdown: Option<String>,
 }
 
 impl Facts {
-    /// Looks under `proc` and `sys` (`/proc` and `/sys` of the machine, or a test's tree).
-    pub fn look(proc: &Path, sys: &Path) -> Facts {
+    /// Looks under `sys` (`/sys` of the machine, or a test's tree) and at our capabilities. Whether
+    /// the kernel lets ordinary users load programs (`kernel.unprivileged_bpf_disabled`) does not
+    /// matter: never those that trace.
+    pub fn look(sys: &Path) -> Facts {
         let has = |capability| caps::has_cap(None, CapSet::Permitted, capability).unwrap_or(false);
-        // Before there were the two, CAP_SYS_ADMIN was what BPF took, and it still suffices.
         let wanted = [
             (Capability::CAP_BPF, "CAP_BPF"),
             (Capability::CAP_PERFMON, "CAP_PERFMON"),
@@ -39,12 +38,10 @@ impl Facts {
         let lacking = wanted
             .into_iter()
             .filter(|(capability, _)| !has(*capability));
-        let setting = fs::read_to_string(proc.join("sys/kernel/unprivileged_bpf_disabled"));
         let lockdown = fs::read_to_string(sys.join("kernel/security/lockdown")).ok();
         Facts {
             has_btf: sys.join(BTF).is_file(),
             lacking: lacking.map(|(_, name)| name).collect(),
-            unprivileged_bpf_disabled: setting.ok().and_then(|text| text.trim().parse().ok()),
             // none [integrity] confidentiality
             lockdown: lockdown.and_then(|text| {
                 let (_, rest) = text.split_once('[')?;
@@ -118,7 +115,6 @@ mod tests {
         let able = Facts {
             has_btf: true,
             lacking: Vec::new(),
-            unprivileged_bpf_disabled: Some(2),
             lockdown: Some("integrity".to_owned()),
         };
         let check = |facts: &Facts, want: Option<&str>| {
@@ -155,18 +151,16 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        let facts = Facts::look(root.path(), root.path());
+        let facts = Facts::look(root.path());
         assert!(!facts.has_btf && facts.lockdown.is_none());
         write(
             "kernel/security/lockdown",
             "none [integrity] confidentiality\n",
         );
-        write("sys/kernel/unprivileged_bpf_disabled", "2\n");
         write(BTF, "");
-        let facts = Facts::look(root.path(), root.path());
+        let facts = Facts::look(root.path());
         assert!(facts.has_btf);
         assert_eq!(facts.lockdown.as_deref(), Some("integrity"));
-        assert_eq!(facts.unprivileged_bpf_disabled, Some(2));
         let error = Types::read(&root.path().join("nowhere"), &[])
             .err()
             .unwrap();

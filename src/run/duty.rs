@@ -14,7 +14,7 @@ use crate::probe::syscalls::{Profiler, Tare};
 use crate::sys::perf_event::Target;
 use crate::sys::perf_event::bindings::{PERF_COUNT_SW_TASK_CLOCK, PERF_TYPE_SOFTWARE};
 
-/// How long a slice is, and so how often [`Duty::turn`] is to be called.
+/// How long a slice is, and so how often it is time for the next one.
 pub const SLICE: Duration = Duration::from_millis(20);
 
 /// The slices of one run.

@@ -1,5 +1,7 @@
 //! The syscalls of a command, of running processes or of the whole machine, profiled for a while, as records. Never prints, and knows no way to see a syscall itself: that is the probe's.
 
+mod samples;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -8,21 +10,21 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::command::cpu_values;
+use super::Error;
 use super::counted::Counted;
 use super::duty::{Clock, Duty, SLICE, Sampling};
 use super::interrupt::Interrupt;
 use super::ptraced::Ptraced;
 use super::traced::{Ended, Traced};
 use super::wait::{Wait, Woken};
-use super::{Error, exact};
 use crate::probe::kernel::Facts;
-use crate::probe::profile::{Call, Histogram, Profile, Time};
+use crate::probe::profile::Profile;
 use crate::probe::record::Purpose;
 use crate::probe::syscalls::{Options, Profiler, Tare, null_call_ns};
 use crate::probe::{self, Rung};
-use crate::sample::{Cause, Figure, Name, Order, Rule, Sample, Value, Warning};
+use crate::sample::{Cause, Warning};
 use crate::sys::child::{Usage, open_pidfd};
+pub use samples::{EACH, WHOLE, errno_name};
 
 /// Whose syscalls.
 pub enum Subject {
@@ -47,8 +49,8 @@ pub struct How {
     pub duty: Option<(f64, u64)>,
     /// The rung to stand on; else the best that can be had.
     pub rung: Option<Rung>,
-    /// The roots of procfs and sysfs.
-    pub roots: (PathBuf, PathBuf),
+    /// The root of sysfs.
+    pub sys: PathBuf,
 }
 
 impl How {
@@ -135,9 +137,9 @@ fn by_programs(
     interrupt: &Interrupt,
     partly: &mut Partly<'_>,
 ) -> Result<Observation, Error> {
-    let (proc, sys) = &how.roots;
+    let sys = &how.sys;
     let refused = |error: probe::Error| refusal(&error, how);
-    if let Some(obstacle) = Facts::look(proc, sys).obstacle() {
+    if let Some(obstacle) = Facts::look(sys).obstacle() {
         return Err(Error::Trace(obstacle));
     }
     let untraced_ns = null_call_ns();
@@ -194,8 +196,7 @@ fn by_programs(
 
 /// What a refusal of the kernel's means here.
 fn refusal(error: &probe::Error, how: &How) -> Error {
-    let (proc, sys) = &how.roots;
-    Error::Trace(error.explain(&Facts::look(proc, sys)))
+    Error::Trace(error.explain(&Facts::look(&how.sys)))
 }
 
 fn by_counters(
@@ -330,12 +331,6 @@ fn wait(
     }
 }
 
-/// The name of the sample that is about the whole run.
-pub const WHOLE: &str = "Syscalls";
-
-/// The name of the samples that are about one syscall each.
-pub const EACH: &str = "Syscall";
-
 impl Observation {
     /// What is known of a command that has ended, but for its profile.
     fn of(rung: Rung, ended: Ended, tick_sec: Option<f64>) -> Observation {
@@ -370,269 +365,4 @@ impl Observation {
             interrupted,
         }
     }
-
-    /// The records of it: one sample for the whole, and one for each syscall, the most time first.
-    pub fn samples(&self, variant: &str) -> Vec<Sample> {
-        let mut calls: Vec<&Call> = self.profile.calls.iter().collect();
-        calls.sort_by_key(|call| {
-            let total_ns = call.time.as_ref().map_or(0, |time| time.total_ns);
-            std::cmp::Reverse((total_ns, call.all()))
-        });
-        let whole = (Name::new(WHOLE), 1, self.whole());
-        let each = calls.into_iter().map(|call| {
-            let name = Name::new(EACH).with("name", call.number.name());
-            (name, call.all(), self.values(call))
-        });
-        let samples = [whole].into_iter().chain(each).zip(0..);
-        let samples = samples.map(|((benchmark, iterations, values), sequence)| Sample {
-            benchmark,
-            variant: variant.to_owned(),
-            iterations,
-            order: Order {
-                sequence,
-                ..Order::default()
-            },
-            config: [("rung".to_owned(), self.rung.word().to_owned())].into(),
-            values: self.extrapolated(values, sequence == 0),
-            warnings: if sequence == 0 {
-                self.doubts()
-            } else {
-                Vec::new()
-            },
-        });
-        samples.collect()
-    }
-
-    /// The same values for the whole of which slices were seen; `is_whole` are those of the run,
-    /// whose length is known.
-    fn extrapolated(&self, values: Vec<Value>, is_whole: bool) -> Vec<Value> {
-        let Some(sampling) = &self.sampling else {
-            return values;
-        };
-        let sampled = |value, period_sec| Figure::Sampled { value, period_sec };
-        let period_sec = sampling.period_sec;
-        let values = values.into_iter().map(|Value { unit, figure }| {
-            let name = unit.as_str();
-            let is_sum = ["calls", "total-sec", "off-CPU-sec", "errors"].contains(&name)
-                || name.starts_with("errors:");
-            let is_mean = !is_whole && PER_CALL.contains(&name);
-            let figure = match figure {
-                Figure::Exact(value) if is_sum => sampled(value * sampling.scale, period_sec),
-                Figure::Exact(value) if is_mean => sampled(value, period_sec),
-                other => other,
-            };
-            Value { unit, figure }
-        });
-        values.collect()
-    }
-
-    /// The values of the whole run.
-    fn whole(&self) -> Vec<Value> {
-        let calls = &self.profile.calls;
-        let mut values = vec![exact("sec/op", self.wall.as_secs_f64())];
-        if let Some((usage, tick_sec)) = &self.usage {
-            values.extend(cpu_values(usage, *tick_sec));
-        }
-        let all: u64 = calls.iter().map(Call::all).sum();
-        values.push(exact("calls", all as f64));
-        let failed: Option<u64> = calls.iter().map(Call::failed).sum();
-        values.extend(failed.map(|failed| exact("errors", failed as f64)));
-        let times: Option<Vec<&Time>> = calls.iter().map(|call| call.time.as_ref()).collect();
-        if let Some(times) = times.filter(|times| !times.is_empty()) {
-            let total_ns: u64 = times.iter().map(|time| time.total_ns).sum();
-            values.push(self.timed("total-sec", seconds(total_ns)));
-            let off_ns: Option<u64> = times.iter().map(|time| time.off_ns).sum();
-            values.extend(off_ns.map(|off_ns| exact("off-CPU-sec", seconds(off_ns))));
-        }
-        if let Some(threads) = self.profile.threads {
-            values.push(exact("threads", threads as f64));
-        }
-        if let Some(tare) = &self.tare {
-            values.extend(tare_values(tare, all));
-        }
-        if let Some(sampling) = &self.sampling {
-            values.push(exact("traced-sec", sampling.traced_sec));
-            let bounds = sampling
-                .calls
-                .map(|(low, high)| [("low", low), ("high", high)]);
-            let bounds = bounds.into_iter().flatten();
-            values.extend(bounds.map(|(name, bound)| {
-                estimated(
-                    &format!("calls-{name}"),
-                    bound,
-                    "95 % interval of the bootstrap",
-                )
-            }));
-        }
-        values
-    }
-
-    fn values(&self, call: &Call) -> Vec<Value> {
-        let mut values = vec![exact("calls", call.all() as f64)];
-        let unfinished = call.unfinished + call.under_way_ns.len() as u64;
-        if unfinished > 0 {
-            values.push(exact("unfinished-calls", unfinished as f64));
-        }
-        if let Some(time) = &call.time
-            && call.returned > 0
-        {
-            values.extend(self.times(call.returned, time));
-        }
-        if let Some(sum) = call.returned_sum
-            && call.returned > 0
-        {
-            values.push(exact("bytes/op", sum as f64 / call.returned as f64));
-        }
-        if let Some(errors) = &call.errors {
-            let failed: u64 = errors.values().sum();
-            values.push(exact("errors", failed as f64));
-            values.extend(errors.iter().map(|(errno, count)| {
-                exact(&format!("errors:{}", errno_name(*errno)), *count as f64)
-            }));
-        }
-        values
-    }
-
-    fn times(&self, returned: u64, time: &Time) -> Vec<Value> {
-        let mean_sec = seconds(time.total_ns) / returned as f64;
-        let mut values = vec![
-            self.timed("total-sec", seconds(time.total_ns)),
-            self.timed("sec/op", mean_sec),
-        ];
-        if let Some(off_ns) = time.off_ns {
-            values.push(exact("off-CPU-sec", seconds(off_ns)));
-        }
-        if let Some(surplus_ns) = self.tare.as_ref().and_then(Tare::surplus_ns) {
-            // Below nothing there is only noise.
-            let value = (mean_sec - surplus_ns / 1e9).max(0.0);
-            values.push(estimated(
-                "untraced-sec/op",
-                value,
-                "less what tracing adds to a call that does nothing",
-            ));
-        }
-        let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
-        values.extend(quantiles.into_iter().filter_map(|(name, q)| {
-            let ns = time.histogram.quantile_ns(q)?;
-            // The longest is known, whatever its bucket.
-            let longest_ns = time.longest_ns.map_or(f64::INFINITY, |ns| ns as f64);
-            let value = ns.min(longest_ns) / 1e9;
-            let mut rule = format!("within {} %", Histogram::WIDTH * 100.0);
-            if self.rung == Rung::Ptrace {
-                rule = format!("{rule}, {DISTURBED}");
-            }
-            Some(estimated(&format!("{name}-sec"), value, &rule))
-        }));
-        let longest = time.longest_ns.map(seconds);
-        values.extend(longest.map(|longest| self.timed("max-sec", longest)));
-        values
-    }
-
-    /// A time that was taken.
-    fn timed(&self, unit: &str, value: f64) -> Value {
-        match self.rung {
-            Rung::Ptrace => estimated(unit, value, DISTURBED),
-            _ => exact(unit, value),
-        }
-    }
-
-    /// What is doubtful of the whole.
-    fn doubts(&self) -> Vec<Warning> {
-        let missing = &self.profile.missing;
-        let mut doubts = self.warnings.clone();
-        if missing.threads > 0 {
-            doubts.push(Warning(format!(
-                "{} threads are missing: their places in the table were taken",
-                missing.threads
-            )));
-        }
-        if missing.calls > 0 {
-            doubts.push(Warning(format!("{} calls are missing", missing.calls)));
-        }
-        if missing.slow > 0 {
-            doubts.push(Warning(format!(
-                "{} slow calls are not told one by one; a larger --slow tells all",
-                missing.slow
-            )));
-        }
-        if let Some(sampling) = &self.sampling {
-            doubts.push(Warning(match sampling.slices {
-                0 => "it ended before the first slice: nothing was traced".to_owned(),
-                slices => format!(
-                    "seen in {slices} slices of {} ms, {:.1} % of the time, and extrapolated; calls that take longer than a slice are not seen",
-                    SLICE.as_millis(),
-                    sampling.traced_sec / self.wall.as_secs_f64() * 100.0
-                ),
-            }));
-        }
-        if self.wants_slow && self.rung != Rung::Programs {
-            doubts.push(Warning(
-                "slow calls are told by programs in the kernel alone".to_owned(),
-            ));
-        }
-        let blind = match self.rung {
-            Rung::Programs => None,
-            Rung::Counters => Some("counters of the kernel's see no times, errors and bytes"),
-            Rung::Ptrace => Some(
-                "ptrace stops the program twice a call: times are disturbed, and set-user-ID programs run without privilege",
-            ),
-        };
-        doubts.extend(blind.map(|text| Warning(text.to_owned())));
-        doubts.extend(
-            self.missed
-                .iter()
-                .map(|(rung, cause)| Warning(format!("{} could not be had: {cause}", rung.word()))),
-        );
-        doubts
-    }
-}
-
-/// Values that are the same of a sample and of the whole.
-const PER_CALL: [&str; 3] = ["sec/op", "max-sec", "bytes/op"];
-
-/// What is to be known of times by ptrace.
-const DISTURBED: &str = "while ptrace stops the program twice a call";
-
-/// What tracing costs, and cost in a run of so many calls.
-fn tare_values(tare: &Tare, calls: u64) -> Vec<Value> {
-    let mut values = vec![
-        exact("null-untraced-sec", tare.untraced_ns / 1e9),
-        exact("null-bystander-sec", tare.bystander_ns / 1e9),
-        exact("null-traced-sec", tare.traced_ns / 1e9),
-    ];
-    values.extend(
-        tare.recorded_ns
-            .map(|ns| exact("null-recorded-sec", ns / 1e9)),
-    );
-    let added_ns = (tare.traced_ns - tare.untraced_ns).max(0.0);
-    values.push(estimated(
-        "tracing-sec",
-        added_ns * calls as f64 / 1e9,
-        "what tracing adds to a call that does nothing, times the calls",
-    ));
-    values
-}
-
-/// The name of an errno, those included that no program sees.
-pub fn errno_name(errno: u16) -> String {
-    match errno {
-        512 => "ERESTARTSYS".to_owned(),
-        513 => "ERESTARTNOINTR".to_owned(),
-        514 => "ERESTARTNOHAND".to_owned(),
-        515 => "ENOIOCTLCMD".to_owned(),
-        516 => "ERESTART_RESTARTBLOCK".to_owned(),
-        _ => match Errno::from_raw(errno.into()) {
-            Errno::UnknownErrno => format!("errno_{errno}"),
-            known => format!("{known:?}"),
-        },
-    }
-}
-
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
-}
-
-fn estimated(unit: &str, value: f64, rule: &str) -> Value {
-    let rule = Rule(rule.to_owned());
-    Value::new(unit, Figure::Estimated { value, rule })
 }

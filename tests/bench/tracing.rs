@@ -30,6 +30,10 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
         ),
         goal("  under poise syscalls --count", Some(Goal::AtMost(1.45))),
         goal(
+            "  under poise syscalls --duty 5%, for longer",
+            Some(Goal::AtMost(1.06)),
+        ),
+        goal(
             "  untraced beside poise syscalls: more a write",
             Some(Goal::Below(150.0, Form::Nanoseconds)),
         ),
@@ -99,6 +103,11 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
                 WRITES,
             )
         }),
+        Box::new(|| {
+            let mut command = Command::new(poise);
+            command.args(["syscalls", "-q", "--duty", "5%", "--"]);
+            write_ns(command.arg(&program), LONG_WRITES)
+        }),
         Box::new(|| beside(poise, &program)),
         Box::new(|| start_ms(poise, &program)),
     ];
@@ -142,14 +151,15 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
     };
     rows[0].measured = ratio(1)?;
     rows[1].measured = ratio(2)?;
-    let more: Vec<f64> = figures[3]
+    rows[2].measured = ratio(3)?;
+    let more: Vec<f64> = figures[4]
         .iter()
         .zip(untraced)
         .map(|(a, b)| a - b)
         .collect();
-    rows[2].measured = Ok(Estimate::of(&more, Form::Nanoseconds)?);
-    rows[3].measured = Ok(Estimate::of(&figures[4], Form::Milliseconds)?);
-    let mut next = 5;
+    rows[3].measured = Ok(Estimate::of(&more, Form::Nanoseconds)?);
+    rows[4].measured = Ok(Estimate::of(&figures[5], Form::Milliseconds)?);
+    let mut next = 6;
     for (what, peer, _) in &peers {
         let mut row = goal(what, None);
         row.measured = match &peer.refusal {
@@ -172,6 +182,9 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
 
 /// Writes of the small batch; the large one has four times as many.
 const WRITES: u32 = 50_000;
+
+/// So many that there are some slices in them.
+const LONG_WRITES: u32 = 2_000_000;
 
 /// The loop of this source, compiled; or why it is not.
 pub(crate) fn compiled(

@@ -162,7 +162,7 @@ fn counts_are_those_of_strace() {
         // % time, seconds, usecs/call, calls, [errors,] syscall
         let fields: Vec<&str> = line.split_whitespace().collect();
         let number = |n: usize| fields.get(n).and_then(|field| field.parse().ok());
-        if let (Some(calls), Some(name)) = (number(3), fields.get(fields.len() - 1)) {
+        if let (Some(calls), Some(name)) = (number(3), fields.last()) {
             let errors = if fields.len() == 6 {
                 number(4)
             } else {
@@ -462,7 +462,7 @@ fn slow_calls_are_told_one_by_one() {
     ran.says(&[
         "and 180 more",
         "nanosleep: how long its 200 calls took",
-        "0.200 s",
+        " calls  nanosleep ",
     ]);
 }
 
