@@ -20,7 +20,7 @@
 //!
 //! Shown and not recorded are the drawn histogram of `bench --latency`, whose percentiles are
 //! values and which goes into an HDR log on request, and of `syscalls` the histogram and the
-//! slowest single calls.
+//! slowest single calls, and of `faults` the drawing over time.
 //!
 //! ## Words
 //!
@@ -202,8 +202,7 @@
 //!
 //! In both, a ring a CPU tells what memory is mapped, who forks and who executes. All is brought
 //! into the order of time, for an address means something only in the memory of its moment:
-//! [`probe::mappings`] keeps that memory, [`run::faults::profile`] sums up. The drawing over time is
-//! shown and not recorded.
+//! [`probe::mappings`] keeps that memory, [`run::faults::profile`] sums up.
 //!
 //! What one fault costs ([`run::faults::cost`]) is no part of that: it is a regression over the heap
 //! loop in fresh processes, a block each, whose slopes are samples like any other. So the interval

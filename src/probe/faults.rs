@@ -492,7 +492,7 @@ mod tests {
     #[allow(clippy::print_stderr, reason = "a test says what it could not run")]
     fn the_kernel_takes_every_program_and_tells_our_own_faults() {
         let (proc, sys) = (Path::new("/proc"), Path::new("/sys"));
-        if let Some(obstacle) = kernel::Facts::look(proc, sys).obstacle() {
+        if let Some(obstacle) = kernel::Facts::look(sys).obstacle() {
             eprintln!("not run: programs that tell page faults: {obstacle}");
             return;
         }

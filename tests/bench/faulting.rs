@@ -74,16 +74,16 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
     ];
     let mut rows: Vec<Row> = Vec::new();
     let program = compiled("heap_loop.c", "heap_loop")?;
-    let mut things: Vec<Measurement<'_>> = Vec::new();
     let counter = Peer::find_at(
         bpftrace,
         "bpftrace",
         &["-e", "BEGIN { exit() }"],
         "make setup",
     )?;
+    let mut things: Vec<Measurement<'_>> = Vec::new();
     if let Ok(program) = &program {
         eprintln!("bench: the heap loop {ROUNDS} times by itself and under each watcher");
-        things.push(Box::new(|| page_ns(&mut Command::new(program))));
+        things.push(Box::new(move || page_ns(&mut Command::new(program))));
         for watcher in &watchers {
             if watcher.peer.refusal.is_none() {
                 things.push(Box::new(move || {
@@ -93,9 +93,10 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
             }
         }
         if counter.refusal.is_none() {
-            things.push(Box::new(|| {
+            let tool = &counter.program;
+            things.push(Box::new(move || {
                 let script = "tracepoint:exceptions:page_fault_user /pid == cpid/ { @ = count(); }";
-                counted(&counter.program, script, program)
+                counted(tool, script, program)
             }));
         }
     }

@@ -90,7 +90,7 @@ impl Watch {
         let (proc, sys) = (Path::new("/proc"), Path::new("/sys"));
         let mut why = None;
         if only != Some(Rung::Counters) {
-            let facts = kernel::Facts::look(proc, sys);
+            let facts = kernel::Facts::look(sys);
             let loaded = match facts.obstacle() {
                 Some(cause) => Err(cause),
                 None => Tracer::load(sys, proc, with_stacks).map_err(|error| error.explain(&facts)),
@@ -332,7 +332,7 @@ impl Watch {
         if let Some(tracer) = &mut self.source.tracer {
             let attached = tracer.attach(pid, threads, at_exec);
             attached.map_err(|error| {
-                let facts = kernel::Facts::look("/proc".as_ref(), "/sys".as_ref());
+                let facts = kernel::Facts::look("/sys".as_ref());
                 Error::Trace(error.explain(&facts))
             })?;
         }
