@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod batch;
 pub mod command;
+pub mod compiler;
 pub mod frequency;
 pub mod interrupt;
 pub mod looped;
