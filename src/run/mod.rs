@@ -5,6 +5,7 @@ pub mod batch;
 pub mod command;
 pub mod compiler;
 pub mod frequency;
+pub mod identical;
 pub mod interrupt;
 pub mod looped;
 pub mod loops;
