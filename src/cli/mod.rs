@@ -4,6 +4,7 @@
 mod aa;
 mod ab;
 mod bench;
+mod build;
 mod compare;
 mod contest;
 mod doctor;
@@ -77,6 +78,7 @@ enum Verb {
     Compare(Box<compare::Arguments>),
     Bench(Box<bench::Arguments>),
     Identical(Box<identical::Arguments>),
+    Build(build::Arguments),
     Hold(hold::Arguments),
     Events(events::Arguments),
     Doctor(doctor::Arguments),
@@ -124,6 +126,7 @@ pub fn main() -> ExitCode {
         Verb::Compare(arguments) => compare::main(&arguments),
         Verb::Bench(arguments) => bench::main(*arguments),
         Verb::Identical(arguments) => identical::main(&arguments),
+        Verb::Build(arguments) => build::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{self, Cache};
 use super::go::{Go, Toolchain};
-use super::invocation::{Invocation, Limits};
+use super::invocation::{Invocation, Limits, Words};
 use crate::sample::Cause;
 
 /// Packages with all that they import, each after its imports.
@@ -124,7 +124,8 @@ impl Source {
             environment: toolchain.environment(cache)?,
             // The module of the standard library is the one that needs no other.
             directory: is_standard(toolchain, patterns).then(|| toolchain.root.join("src")),
-            stdout: Some(list.path().to_owned()),
+            words: Words::OutputTo(list.path().to_owned()),
+            ..Invocation::default()
         };
         let ended = invocation.run(limits)?;
         let complaints = ended.text();
@@ -348,7 +349,7 @@ impl Package {
             arguments,
             environment: toolchain.environment(cache)?,
             directory: Some(self.directory.clone()),
-            stdout: None,
+            ..Invocation::default()
         };
         let ended = assembler.run(limits)?;
         if let Some(why) = ended.failure() {

@@ -237,8 +237,7 @@ impl Template {
             program: self.program.clone(),
             arguments,
             environment: environment.into_iter().collect(),
-            directory: None,
-            stdout: None,
+            ..Invocation::default()
         }
     }
 }

@@ -169,8 +169,7 @@ impl<'a> Workbench<'a> {
                 program: self.compiler.compile.clone(),
                 arguments,
                 environment: self.environment.clone(),
-                directory: None,
-                stdout: None,
+                ..Invocation::default()
             },
             output: output.to_owned(),
         }
