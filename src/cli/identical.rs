@@ -275,6 +275,11 @@ impl Job<'_> {
         };
         let progress = self.progress("export data, which later runs find in the cache");
         let source = Source::list(&home, patterns, &cache, self.limits).map_err(refused)?;
+        if let Some(missing) = source.wanted().find(|package| !package.directory.is_dir()) {
+            let why = missing.error.clone();
+            let message = why.unwrap_or_else(|| format!("no package is called {}", missing.path));
+            return Err(Usage::new(message).into());
+        }
         let bench = |go| Workbench::new(&source, go, &cache, self.jobs, self.limits);
         let [old, new] = [bench(compilers[0]), bench(compilers[1])];
         let benches = [old.map_err(refused)?, new.map_err(refused)?];

@@ -3,11 +3,13 @@
 mod ab;
 mod attach;
 mod bench;
+mod build;
 mod common;
 mod compare;
 mod ends;
 mod exactness;
 mod hold;
+mod identical;
 mod inheritance;
 mod listing;
 mod permission;
