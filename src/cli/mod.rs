@@ -4,6 +4,7 @@
 mod aa;
 mod ab;
 mod bench;
+mod build;
 mod compare;
 mod contest;
 mod doctor;
@@ -11,6 +12,7 @@ mod events;
 mod faults;
 mod generate;
 mod hold;
+mod identical;
 mod identity;
 mod options;
 mod recorder;
@@ -40,6 +42,10 @@ mod exit {
     pub(super) const REGRESSED: u8 = 3;
     /// Not decided, where that matters (--gate).
     pub(super) const INCONCLUSIVE: u8 = 4;
+    /// Two compilers make different things.
+    pub(super) const DIFFERENT: u8 = 3;
+    /// A compiler makes different things of the same.
+    pub(super) const NONDETERMINISTIC: u8 = 4;
     /// The environment does not allow it.
     pub(super) const REFUSED: u8 = 5;
     /// The command exists but cannot be executed.
@@ -75,6 +81,8 @@ enum Verb {
     Bench(Box<bench::Arguments>),
     Syscalls(Box<syscalls::Arguments>),
     Faults(Box<faults::Arguments>),
+    Identical(Box<identical::Arguments>),
+    Build(build::Arguments),
     Hold(hold::Arguments),
     Events(events::Arguments),
     Doctor(doctor::Arguments),
@@ -123,6 +131,8 @@ pub fn main() -> ExitCode {
         Verb::Bench(arguments) => bench::main(*arguments),
         Verb::Syscalls(arguments) => syscalls::main(*arguments),
         Verb::Faults(arguments) => faults::main(&arguments),
+        Verb::Identical(arguments) => identical::main(&arguments),
+        Verb::Build(arguments) => build::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),

@@ -2,6 +2,7 @@
 
 pub mod comparison;
 pub mod faults;
+pub mod identical;
 pub mod latency;
 pub mod perf_stat;
 pub mod summary;

@@ -2,11 +2,14 @@
 
 pub mod attach;
 pub mod batch;
+pub mod build;
 pub mod command;
 mod counted;
 pub mod duty;
 pub mod faults;
+pub mod compiler;
 pub mod frequency;
+pub mod identical;
 pub mod interrupt;
 pub mod looped;
 pub mod loops;

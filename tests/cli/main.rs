@@ -3,12 +3,14 @@
 mod ab;
 mod attach;
 mod bench;
+mod build;
 mod common;
 mod compare;
 mod ends;
 mod exactness;
 mod faults;
 mod hold;
+mod identical;
 mod inheritance;
 mod listing;
 mod permission;
