@@ -5,6 +5,7 @@ mod aa;
 mod ab;
 mod bench;
 mod compare;
+mod compile;
 mod contest;
 mod doctor;
 mod events;
@@ -70,6 +71,7 @@ enum Verb {
     Stat(Box<stat::Arguments>),
     Ab(Box<ab::Arguments>),
     Compare(Box<compare::Arguments>),
+    Compile(Box<compile::Arguments>),
     Bench(Box<bench::Arguments>),
     Hold(hold::Arguments),
     Events(events::Arguments),
@@ -116,6 +118,7 @@ pub fn main() -> ExitCode {
         Verb::Stat(arguments) => stat::main(&arguments),
         Verb::Ab(arguments) => ab::main(*arguments),
         Verb::Compare(arguments) => compare::main(&arguments),
+        Verb::Compile(arguments) => compile::main(*arguments),
         Verb::Bench(arguments) => bench::main(*arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
