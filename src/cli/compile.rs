@@ -40,9 +40,6 @@ const DEFAULT_EVENTS: &str = "task-clock,page-faults,major-faults,context-switch
 /// The units that decide unless the user says which; only those that can be had here.
 const USUAL_UNITS: [&str; 4] = ["allocs/op", "B/op", "instructions:u/op", "sec/op"];
 
-/// The fact of a header that names the compilers, as a JSON object.
-const COMPILERS: &str = "compilers";
-
 /// Compare compilers: what they cost, on the same source
 #[derive(Debug, Args)]
 #[command(
@@ -585,7 +582,10 @@ fn variants_told(variants: &[Variant]) -> anyhow::Result<Vec<(String, String)>> 
     let versions: BTreeMap<&str, &str> = versions.collect();
     Ok(vec![
         (compare::SHA256.to_owned(), serde_json::to_string(&hashes)?),
-        (COMPILERS.to_owned(), serde_json::to_string(&versions)?),
+        (
+            compare::COMPILERS.to_owned(),
+            serde_json::to_string(&versions)?,
+        ),
     ])
 }
 
