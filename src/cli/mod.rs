@@ -11,6 +11,7 @@ mod doctor;
 mod events;
 mod generate;
 mod hold;
+mod identical;
 mod identity;
 mod options;
 mod recorder;
@@ -39,6 +40,10 @@ mod exit {
     pub(super) const REGRESSED: u8 = 3;
     /// Not decided, where that matters (--gate).
     pub(super) const INCONCLUSIVE: u8 = 4;
+    /// Two compilers make different things.
+    pub(super) const DIFFERENT: u8 = 3;
+    /// A compiler makes different things of the same.
+    pub(super) const NONDETERMINISTIC: u8 = 4;
     /// The environment does not allow it.
     pub(super) const REFUSED: u8 = 5;
     /// The command exists but cannot be executed.
@@ -73,6 +78,7 @@ enum Verb {
     Compare(Box<compare::Arguments>),
     Compile(Box<compile::Arguments>),
     Bench(Box<bench::Arguments>),
+    Identical(Box<identical::Arguments>),
     Hold(hold::Arguments),
     Events(events::Arguments),
     Doctor(doctor::Arguments),
@@ -120,6 +126,7 @@ pub fn main() -> ExitCode {
         Verb::Compare(arguments) => compare::main(&arguments),
         Verb::Compile(arguments) => compile::main(*arguments),
         Verb::Bench(arguments) => bench::main(*arguments),
+        Verb::Identical(arguments) => identical::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),

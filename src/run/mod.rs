@@ -6,6 +6,7 @@ pub mod command;
 pub mod compilation;
 pub mod compiler;
 pub mod frequency;
+pub mod identical;
 pub mod interrupt;
 pub mod looped;
 pub mod loops;

@@ -128,7 +128,7 @@ pub(super) fn used(path: &Path) -> bool {
 }
 
 /// Writes a file whole or not at all.
-pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), Cause> {
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Cause> {
     let attempt = || -> io::Result<()> {
         let directory = path.parent().unwrap_or(Path::new("."));
         let mut file = NamedTempFile::new_in(directory)?;
@@ -171,7 +171,7 @@ pub fn sha256(path: &Path) -> io::Result<String> {
 }
 
 /// Bytes in hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

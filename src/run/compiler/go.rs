@@ -192,7 +192,7 @@ fn environment(
     target: &[(String, String)],
     cache: &Path,
 ) -> Vec<(OsString, OsString)> {
-    let users = std::env::vars_os().filter(|(key, _)| {
+    let users = super::inherited().into_iter().filter(|(key, _)| {
         let key = key.to_string_lossy();
         !key.starts_with("GO") && !key.starts_with("CGO_") || KEPT.contains(&&*key)
     });

@@ -8,10 +8,12 @@ pub mod cache;
 pub mod go;
 pub mod invocation;
 pub mod parallel;
+pub mod saved;
 pub mod source;
 pub mod template;
 pub mod workbench;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::sample::Cause;
@@ -119,6 +121,11 @@ fn guess(named: &str) -> Language {
         _ if words.len() == 1 && named.contains('/') && !program.exists() => Language::Go,
         _ => Language::C,
     }
+}
+
+/// Our environment as it was given to us.
+fn inherited() -> Vec<(OsString, OsString)> {
+    crate::run::variables().unwrap_or_else(|_| std::env::vars_os().collect())
 }
 
 fn is_called(path: &Path, name: &str) -> bool {

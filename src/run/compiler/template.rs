@@ -224,7 +224,8 @@ impl Template {
     }
 
     fn invocation(&self, arguments: Vec<OsString>) -> Invocation {
-        let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let mut environment: BTreeMap<OsString, OsString> =
+            super::inherited().into_iter().collect();
         // Messages in one language; `__DATE__` and `__TIME__` the same for all.
         environment.insert("LC_ALL".into(), "C".into());
         environment
