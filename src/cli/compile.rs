@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use regex_lite::Regex;
 use tempfile::TempDir;
 
+mod proof;
 mod sheets;
 
 use super::contest::{Contest, ContestOptions, Outlets, Rounds};
@@ -27,10 +28,12 @@ use crate::run::compiler::source::{Package, Source};
 use crate::run::compiler::template::Template;
 use crate::run::compiler::workbench::{self, Workbench};
 use crate::run::compiler::{Compiler, Language, parallel};
+use crate::run::identical::{Input, Tool};
 use crate::run::interrupt::Interrupt;
 use crate::run::{self, Workload};
 use crate::sample::{Cause, Name, Warning};
 use crate::sys::perf_event::Target;
+use proof::{Proof, Side};
 use sheets::Sheets;
 
 /// Counted unless other events are asked for.
@@ -43,12 +46,7 @@ const USUAL_UNITS: [&str; 4] = ["allocs/op", "B/op", "instructions:u/op", "sec/o
 /// Compare compilers: what they cost, on the same source
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A Go compiler compiles packages of one source, as compilebench does and by its names for them: \
-Template, Unicode, GoTypes, Compiler, SSA, Flate, GoParser, Reflect, Tar, XML; or those that are named as PACKAGES. \
-Each sample is two compilations: one is measured, with -bench for the times of the phases; the other, with \
--memprofile, counts allocations and garbage collections, for that would disturb the measurement. Where a compiler \
-does not understand the export data of the source's toolchain, it first makes its own from the same source. \
-All other compilers make one object of each of FILES.",
+    after_help = "`poise help compile` has the whole manual.",
     after_long_help = MANUAL
 )]
 pub(super) struct Arguments {
@@ -88,6 +86,11 @@ pub(super) struct Arguments {
     #[arg(long)]
     no_alloc: bool,
 
+    /// Call nothing improved whose output is not proven identical to the control's, as poise
+    /// identical proves it.
+    #[arg(long)]
+    prove: bool,
+
     /// Run exactly N rounds instead of as many as a decision takes.
     #[arg(short = 'r', long, visible_alias = "repeat", visible_alias = "count", value_name = "N", value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
     runs: Option<u64>,
@@ -125,6 +128,13 @@ pub(super) struct Arguments {
 }
 
 const MANUAL: &str = "\
+A Go compiler compiles packages of one source, as compilebench does and by its names for them: Template, Unicode, \
+GoTypes, Compiler, SSA, Flate, GoParser, Reflect, Tar, XML; or those that are named as PACKAGES. Each sample is two \
+compilations: one is measured, with -bench for the times of its phases; the other, with -memprofile, counts \
+allocations and garbage collections, for that would disturb the measurement. Where a compiler does not understand \
+the export data of the source's toolchain, it first makes its own from the same source. All other compilers make \
+one object of each of FILES.
+
 What is compared stands side by side: in every round each benchmark is compiled by all variants, one after the \
 other, in an order drawn from the seed. A benchmark is run no further once all its units that decide are decided \
 (--by, and --max-runs). All these comparisons are one family.
@@ -158,7 +168,7 @@ struct Variant {
 }
 
 /// What is compiled, under one name.
-struct Input<T> {
+struct Named<T> {
     name: Name,
     what: T,
 }
@@ -193,10 +203,12 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         Compiler::Go(first) => preparation.go(first),
         _ => preparation.others(),
     };
+    preparation.progress.finish_and_clear();
     let Prepared {
         benchmarks,
         facts,
         remarks,
+        proofs,
     } = or_stopped(prepared, &interrupt)?;
     doubts.extend(remarks);
     let conditions = Conditions {
@@ -232,7 +244,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let mut sheets = Sheets::new(&chosen, has_events, contest.of_contest(&names)?)?;
     let mut take = |record: &_| sheets.take(record);
     let played = contest.play(&chosen, &stage, &mut workloads, &interrupt, &mut take)?;
-    let told = sheets.told(&arguments.contest)?;
+    let told = sheets.told(&arguments.contest, &proofs)?;
     contest.show(|| told.text(super::columns()))?;
     contest.tell_failures(&played.stream)?;
     let tally = played.ended?;
@@ -342,6 +354,7 @@ struct Prepared {
     benchmarks: Vec<(Name, Vec<Jobs>)>,
     facts: Vec<(String, String)>,
     remarks: Vec<Warning>,
+    proofs: Vec<Proof>,
 }
 
 impl Preparation<'_> {
@@ -389,7 +402,15 @@ impl Preparation<'_> {
                     .cloned()
                     .chain([flag])
                     .collect();
-                benches[at].job(package, &flags, &output, self.limits)
+                let job = benches[at].job(package, &flags, &output, self.limits);
+                // Who compiles nothing at all said why at the first trial.
+                job.map_err(|cause| match benches[at].own_exports_because() {
+                    Some(first) => Cause {
+                        why: format!("{}; at first it said: {first}", cause.why),
+                        ..cause
+                    },
+                    None => cause,
+                })
             };
             let again = match self.arguments.no_alloc {
                 true => None,
@@ -403,28 +424,30 @@ impl Preparation<'_> {
         });
         let (benchmarks, failures) = tried?;
         remarks.extend(failures);
-        let facts = vec![("source".to_owned(), of_source.version.clone())];
+        let tools: Vec<Tool<'_>> = benches.iter().map(Tool::Go).collect();
+        let proofs = self.proofs(&tools, &inputs, &benchmarks, Input::Package)?;
         Ok(Prepared {
             benchmarks,
-            facts,
+            facts: vec![("source".to_owned(), of_source.version.clone())],
             remarks,
+            proofs,
         })
     }
 
     /// The packages to compile, by benchmark; and what is not to be had.
-    fn packages(&self) -> anyhow::Result<(Vec<Input<String>>, Vec<Warning>)> {
+    fn packages(&self) -> anyhow::Result<(Vec<Named<String>>, Vec<Warning>)> {
         let pattern = self.arguments.pattern()?;
         let is_wanted = |name: &str| pattern.as_ref().is_none_or(|one| one.is_match(name));
         if !self.arguments.inputs.is_empty() {
-            let all = self.arguments.inputs.iter().map(|path| Input {
+            let all = self.arguments.inputs.iter().map(|path| Named {
                 name: Name::new(path),
                 what: path.clone(),
             });
             return Ok((all.collect(), Vec::new()));
         }
         let known = suite::PACKAGES.iter().filter(|(name, _)| is_wanted(name));
-        let known: Vec<Input<String>> = known
-            .map(|(name, path)| Input {
+        let known: Vec<Named<String>> = known
+            .map(|(name, path)| Named {
                 name: Name::new(name),
                 what: (*path).to_owned(),
             })
@@ -473,7 +496,7 @@ impl Preparation<'_> {
                 ))
                 .into());
             }
-            inputs.push(Input {
+            inputs.push(Named {
                 name: Name::new(file),
                 what: path.to_owned(),
             });
@@ -489,18 +512,47 @@ impl Preparation<'_> {
                 measured: job,
             })
         })?;
+        let tools: Vec<Tool<'_>> = templates.iter().map(|one| Tool::Template(one)).collect();
+        let proofs = self.proofs(&tools, &inputs, &benchmarks, |file| Input::File(file))?;
         Ok(Prepared {
             benchmarks,
             facts: Vec::new(),
             remarks,
+            proofs,
         })
+    }
+
+    /// Whether the outputs for these benchmarks are identical, if that is to be proven.
+    fn proofs<'i, T>(
+        &self,
+        tools: &[Tool<'_>],
+        inputs: &'i [Named<T>],
+        benchmarks: &[(Name, Vec<Jobs>)],
+        input: impl Fn(&'i T) -> Input<'i>,
+    ) -> anyhow::Result<Vec<Proof>> {
+        if !self.arguments.prove {
+            return Ok(Vec::new());
+        }
+        let sides = self.variants.iter().zip(tools).map(|(variant, tool)| Side {
+            name: &variant.name,
+            tool: *tool,
+            flags: &variant.flags,
+        });
+        let compiled = |name: &Name| benchmarks.iter().any(|(known, _)| known == name);
+        let inputs = inputs.iter().filter(|one| compiled(&one.name));
+        let inputs: Vec<(Name, Input<'_>)> = inputs
+            .map(|one| (one.name.clone(), input(&one.what)))
+            .collect();
+        self.progress
+            .set_message("proving that the outputs are identical");
+        proof::prove(&sides.collect::<Vec<_>>(), &inputs, self.limits).map_err(refused)
     }
 
     /// The jobs of those inputs that all variants compile; why the others are left out.
     /// Errors: there is none, or we were asked to stop.
     fn tried<T>(
         &self,
-        inputs: &[Input<T>],
+        inputs: &[Named<T>],
         jobs: impl Fn(&T, usize, &str) -> Result<Jobs, Cause>,
     ) -> anyhow::Result<(Vec<(Name, Vec<Jobs>)>, Vec<Warning>)> {
         let (mut benchmarks, mut remarks) = (Vec::new(), Vec::new());
@@ -534,7 +586,6 @@ impl Preparation<'_> {
                 Err(cause) => remarks.push(cause),
             }
         }
-        self.progress.finish_and_clear();
         match (benchmarks.is_empty(), remarks.first()) {
             (true, Some(first)) => bail!("{first}"),
             _ => {
@@ -548,7 +599,7 @@ impl Preparation<'_> {
 }
 
 /// The listed packages with the names of their benchmarks; a pattern of several has one for each.
-fn named(source: &Source, asked: Vec<Input<String>>) -> Vec<Input<Package>> {
+fn named(source: &Source, asked: Vec<Named<String>>) -> Vec<Named<Package>> {
     let name = |package: &Package| {
         let known = asked.iter().find(|input| input.what == package.path);
         known.map_or_else(|| Name::new(&package.path), |input| input.name.clone())
@@ -556,7 +607,7 @@ fn named(source: &Source, asked: Vec<Input<String>>) -> Vec<Input<Package>> {
     let place = |package: &Package| asked.iter().position(|input| input.what == package.path);
     let mut wanted: Vec<&Package> = source.wanted().collect();
     wanted.sort_by_key(|package| place(package).unwrap_or(usize::MAX));
-    let inputs = wanted.into_iter().map(|package| Input {
+    let inputs = wanted.into_iter().map(|package| Named {
         name: name(package),
         what: package.clone(),
     });

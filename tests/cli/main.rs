@@ -5,6 +5,7 @@ mod attach;
 mod bench;
 mod common;
 mod compare;
+mod compile;
 mod ends;
 mod exactness;
 mod hold;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use super::proof::Proof;
 use crate::cli::contest::ContestOptions;
 use crate::cli::verdict;
 use crate::compare::{Collection, Tables, percent};
@@ -13,8 +14,8 @@ use crate::query::{Expressions, Query};
 use crate::report::{comparison, tables, text};
 use crate::run;
 use crate::run::compilation::PHASE;
-use crate::sample::{Header, Record, Sample, Value as Figured, Warning};
-use crate::stats::comparison::Gate;
+use crate::sample::{Header, Name, Record, Sample, Value as Figured, Warning};
+use crate::stats::comparison::{Gate, Verdict};
 use crate::unit::Unit;
 
 /// Phases that take less of all that their benchmark takes are not shown.
@@ -99,13 +100,18 @@ impl Sheets {
     }
 
     /// Makes the tables of all that came.
-    pub(super) fn told(self, options: &ContestOptions) -> anyhow::Result<Told> {
+    /// No improvement stands whose proof failed.
+    pub(super) fn told(self, options: &ContestOptions, proofs: &[Proof]) -> anyhow::Result<Told> {
         let mut phases = collection(&self.header)?;
         for sample in matter(self.phases) {
             phases.take(Entry::Record(Record::Sample(sample)));
         }
         let made = options.tables();
-        let decides = self.decides.tables(&made)?;
+        let (mut decides, mut beside) = (self.decides.tables(&made)?, self.beside.tables(&made)?);
+        let mut phases = phases.tables(&made)?;
+        for tables in [&mut decides, &mut beside, &mut phases] {
+            refuse(tables, proofs);
+        }
         let is_missing = |unit: &Unit| !decides.tables.iter().any(|table| table.meta.unit == *unit);
         let is_undecided = options.has_chosen() && self.chosen.iter().any(is_missing);
         let gate = match decides.gate() {
@@ -120,9 +126,9 @@ impl Sheets {
         Ok(Told {
             gate,
             decides,
-            beside: self.beside.tables(&made)?,
-            phases: phases.tables(&made)?,
-            doubts: doubts.collect(),
+            beside,
+            phases,
+            doubts: doubts.chain(proven(proofs)).collect(),
         })
     }
 }
@@ -136,6 +142,56 @@ fn collection(header: &Header) -> anyhow::Result<Collection> {
     collection.begin("this run");
     collection.take(Entry::Record(Record::Header(header.clone())));
     Ok(collection)
+}
+
+/// Takes back the improvements of which it is not proven that they are of the same work.
+fn refuse(tables: &mut Tables, proofs: &[Proof]) {
+    for table in &mut tables.tables {
+        for row in &mut table.rows {
+            // Also of its phases.
+            let base = Name::parse(&row.name);
+            for (column, cell) in table.columns.iter().zip(&mut row.cells).skip(1) {
+                let failed = proofs.iter().find(|proof| {
+                    proof.benchmark.base() == base.base() && proof.variant == **column
+                });
+                let failed = failed.and_then(|proof| proof.failure.as_ref());
+                let change = cell.as_mut().and_then(|cell| cell.change.as_deref_mut());
+                if let (Some(_), Some(change)) = (failed, change)
+                    && change.judgement.verdict == Verdict::Improved
+                {
+                    change.judgement.verdict = Verdict::Untrustworthy;
+                    let place = table.notes.iter().position(|note| note == REFUSED);
+                    let place = place.unwrap_or_else(|| {
+                        table.notes.push(REFUSED.to_owned());
+                        table.notes.len() - 1
+                    });
+                    change.notes.push(place as u32);
+                }
+            }
+        }
+    }
+}
+
+const REFUSED: &str = "it would be improved, but the output is not proven identical";
+
+/// What was proven, and what was not.
+fn proven(proofs: &[Proof]) -> Vec<String> {
+    let failures = proofs.iter().filter_map(|proof| {
+        let Proof {
+            benchmark, variant, ..
+        } = proof;
+        let why = proof.failure.as_ref()?;
+        Some(format!("{variant}, {benchmark}: not proven: {why}"))
+    });
+    let mut told: Vec<String> = failures.collect();
+    if !proofs.is_empty() {
+        let good = proofs.len() - told.len();
+        told.push(format!(
+            "proven identical, compiled twice a side: {good} of {} outputs",
+            proofs.len()
+        ));
+    }
+    told
 }
 
 fn is_phase(sample: &Sample) -> bool {
@@ -305,7 +361,7 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Figure, Name};
+    use crate::sample::Figure;
 
     fn phase(benchmark: &str, variant: &str, name: &str, sec: f64) -> Sample {
         Sample {
