@@ -414,10 +414,14 @@ impl Preparation<'_> {
             };
             let again = match self.arguments.no_alloc {
                 true => None,
-                false => Some(Again::Profiled(job("-memprofile=", &profile)?, profile)),
+                false => {
+                    let profiled = job("-memprofile=", &profile)?.invocation;
+                    Some(Again::Profiled(profiled, profile))
+                }
             };
             Ok(Jobs {
-                measured: job("-bench=", &phases)?,
+                measured: job("-bench=", &phases)?.invocation,
+                output: Some(output.clone()),
                 phases: Some(phases),
                 again,
             })
@@ -507,9 +511,10 @@ impl Preparation<'_> {
             let job = template.job(file, flags, &self.scratch.path().join(output));
             let again = template.phases.clone();
             Ok(Jobs {
-                again: again.map(|pattern| Again::Logged(job.clone(), pattern)),
+                again: again.map(|pattern| Again::Logged(job.invocation.clone(), pattern)),
                 phases: None,
-                measured: job,
+                output: Some(job.output),
+                measured: job.invocation,
             })
         })?;
         let tools: Vec<Tool<'_>> = templates.iter().map(|one| Tool::Template(one)).collect();
@@ -563,7 +568,7 @@ impl Preparation<'_> {
                 // Names of one length: the compiler has to keep them.
                 let stem = format!("{number:04}-{at:04}");
                 let tried = jobs(&input.what, at, &stem).and_then(|made| {
-                    let ended = made.measured.invocation.run(self.limits)?;
+                    let ended = made.measured.run(self.limits)?;
                     match (ended.end, ended.failure()) {
                         (_, None) => Ok(made),
                         (End::Interrupted(_), Some(why)) => Err(Cause::new(why)),

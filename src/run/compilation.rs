@@ -11,8 +11,7 @@ mod sizes;
 pub mod suite;
 
 use super::command::{self, Command, Output};
-use super::compiler::Job;
-use super::compiler::invocation::{End, Limits};
+use super::compiler::invocation::{End, Invocation, Limits};
 use super::interrupt::Interrupt;
 use super::schedule::Turn;
 use super::surroundings::Surroundings;
@@ -27,7 +26,9 @@ pub const PHASE: &str = "phase";
 #[derive(Clone, Debug)]
 pub struct Jobs {
     /// What is measured.
-    pub measured: Job,
+    pub measured: Invocation,
+    /// What it makes, if that has a size that matters.
+    pub output: Option<PathBuf>,
     /// The file in which it leaves the times of its phases, as Go's compiler does with `-bench`.
     pub phases: Option<PathBuf>,
     /// How it is repeated.
@@ -38,9 +39,12 @@ pub struct Jobs {
 #[derive(Clone, Debug)]
 pub enum Again {
     /// It leaves a memory profile in this file, as Go's compiler does with `-memprofile`.
-    Profiled(Job, PathBuf),
+    Profiled(Invocation, PathBuf),
     /// Its log has lines that tell the times of phases.
-    Logged(Job, Regex),
+    Logged(Invocation, Regex),
+    /// Its log has a line for each garbage collection, as Go programs write it with
+    /// `GODEBUG=gctrace=1`.
+    Traced(Invocation),
 }
 
 /// What is the same for all compilations of a run.
@@ -57,7 +61,7 @@ pub struct Conditions {
 /// A compilation, ready to be run again and again.
 pub struct Compilation<'p> {
     measured: Command<'p>,
-    output: PathBuf,
+    output: Option<PathBuf>,
     phases: Option<PathBuf>,
     again: Option<Repeated<'p>>,
     timeout: Duration,
@@ -68,7 +72,13 @@ enum Repeated<'p> {
         command: Box<Command<'p>>,
         profile: PathBuf,
     },
-    Logged(Job, Regex),
+    Logged(Invocation, Log),
+}
+
+/// What the lines of a log tell.
+enum Log {
+    Phases(Regex),
+    Collections,
 }
 
 impl<'p> Compilation<'p> {
@@ -82,8 +92,7 @@ impl<'p> Compilation<'p> {
         conditions: &Conditions,
         plan: &'p Plan,
     ) -> Result<Compilation<'p>, Error> {
-        let command = |job: &Job| {
-            let invocation = &job.invocation;
+        let command = |invocation: &Invocation| {
             let program = invocation.program.clone().into_os_string();
             let arguments = invocation.arguments.iter().cloned();
             let options = command::Options {
@@ -101,15 +110,18 @@ impl<'p> Compilation<'p> {
         };
         let again = match jobs.again {
             None => None,
-            Some(Again::Logged(job, pattern)) => Some(Repeated::Logged(job, pattern)),
-            Some(Again::Profiled(job, profile)) => Some(Repeated::Profiled {
-                command: Box::new(command(&job)?),
+            Some(Again::Logged(again, pattern)) => {
+                Some(Repeated::Logged(again, Log::Phases(pattern)))
+            }
+            Some(Again::Traced(again)) => Some(Repeated::Logged(again, Log::Collections)),
+            Some(Again::Profiled(again, profile)) => Some(Repeated::Profiled {
+                command: Box::new(command(&again)?),
                 profile,
             }),
         };
         Ok(Compilation {
             measured: command(&jobs.measured)?,
-            output: jobs.measured.output,
+            output: jobs.output,
             phases: jobs.phases,
             again,
             timeout: conditions.timeout,
@@ -135,12 +147,12 @@ impl<'p> Compilation<'p> {
                 let text = fs::read(&*profile).unwrap_or_default();
                 observed.values = allocations(&String::from_utf8_lossy(&text));
             }
-            Some(Repeated::Logged(job, pattern)) => {
+            Some(Repeated::Logged(invocation, log)) => {
                 let limits = Limits {
                     timeout: self.timeout,
                     interrupt,
                 };
-                let ended = job.invocation.run(limits).map_err(Error::Refused)?;
+                let ended = invocation.run(limits).map_err(Error::Refused)?;
                 if let End::Interrupted(signal) = ended.end {
                     return Ok(Outcome::Interrupted(signal));
                 }
@@ -151,7 +163,13 @@ impl<'p> Compilation<'p> {
                         code: 1,
                     });
                 }
-                tell(phases_in_log(&ended.text(), pattern), partly)?;
+                match log {
+                    Log::Phases(pattern) => tell(phases_in_log(&ended.text(), pattern), partly)?,
+                    Log::Collections => {
+                        let cycles = collections(&ended.text());
+                        observed.values = vec![exact("GC-cycles/op", cycles as f64)];
+                    }
+                }
             }
         }
         Ok(Outcome::Observed(observed))
@@ -178,15 +196,18 @@ impl Workload for Compilation<'_> {
         partly: &mut dyn FnMut(Observed) -> io::Result<()>,
     ) -> Result<Outcome, Error> {
         // What an earlier run has left is not to be taken for this one's.
-        forget(&self.output);
-        self.phases.iter().for_each(|file| forget(file));
+        self.output
+            .iter()
+            .chain(&self.phases)
+            .for_each(|file| forget(file));
         let mut observed = match self.measured.observe(turn, interrupt, &mut |_| Ok(()))? {
             Outcome::Observed(observed) => observed,
             other => return Ok(other),
         };
-        match fs::read(&self.output) {
-            Ok(output) => observed.values.extend(sizes::values(&output)),
-            Err(error) => observed.warnings.push(Warning(format!(
+        match self.output.as_ref().map(fs::read) {
+            None => {}
+            Some(Ok(output)) => observed.values.extend(sizes::values(&output)),
+            Some(Err(error)) => observed.warnings.push(Warning(format!(
                 "its output cannot be read, so there are no sizes: {error}"
             ))),
         }
@@ -263,6 +284,19 @@ fn phases_in_log(log: &str, pattern: &Regex) -> Vec<(String, f64)> {
     summed(log.lines().filter_map(phase))
 }
 
+/// The garbage collections that a Go program tells of with `GODEBUG=gctrace=1`, but for those that it
+/// asked for itself: `gc 1 @0.833s 9%: 71+113+0.20 ms clock, …`.
+fn collections(log: &str) -> usize {
+    let is_cycle = |line: &&str| {
+        let number = line
+            .strip_prefix("gc ")
+            .and_then(|rest| rest.split_once(" @"));
+        number.is_some_and(|(number, _)| number.parse::<u64>().is_ok())
+    };
+    let cycles = log.lines().filter(is_cycle);
+    cycles.filter(|line| !line.ends_with("(forced)")).count()
+}
+
 /// What comes several times, once with its sum.
 fn summed(phases: impl Iterator<Item = (String, f64)>) -> Vec<(String, f64)> {
     let mut sums: Vec<(String, f64)> = Vec::new();
@@ -333,6 +367,14 @@ mod tests {
         let log = "parse: 0.5 s\nnonsense\ncode gen: 1.25 s\nparse: 0.25 s\nbad: . s\n";
         let want = [("parse".to_owned(), 0.75), ("code gen".to_owned(), 1.25)];
         assert_eq!(phases_in_log(log, &pattern), want);
+    }
+
+    #[test]
+    fn collections_are_counted_in_a_trace() {
+        let log = "gc 1 @0.8s 9%: 71+113+0.20 ms clock, 2 P\nspeaking of gc 2 @ 5\n\
+            gc 2 @1.3s 9%: 6.7+153+0.22 ms clock, 2 P\ngc x @1\n\
+            gc 3 @1.6s 10%: 1.5+65+0.004 ms clock, 2 P (forced)\n";
+        assert_eq!((collections(log), collections("")), (2, 0));
     }
 
     #[test]

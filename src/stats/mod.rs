@@ -7,7 +7,7 @@
 //! one stands beside a run of the other, [`comparison`] for groups, for figures that do not vary,
 //! for families and verdicts, and [`sequential::Rule`] for the levels. Below them lie the tests
 //! ([`signed_rank`], [`mann_whitney`]) and [`order`] statistics; [`series`] looks at one series in
-//! time order.
+//! time order, and [`regression`] at one figure against another.
 
 pub mod comparison;
 mod fourier;
@@ -15,6 +15,7 @@ pub mod mann_whitney;
 mod normal;
 pub mod order;
 pub mod paired;
+pub mod regression;
 pub mod sequential;
 pub mod series;
 pub mod signed_rank;

@@ -1,7 +1,7 @@
 //! A series in time order: does it drift, does a figure depend on the one before, which figures lie far off. Marks and says; never drops a figure, never decides.
 
-use super::normal;
 use super::order::{doubled_midranks, median};
+use super::{normal, regression};
 
 /// The most figures that a drift is fitted to; longer series are condensed first.
 const MOST_FITTED: usize = 500;
@@ -45,10 +45,7 @@ pub fn drift(times: &[f64], figures: &[f64]) -> Option<Drift> {
     let condense = |all: &[f64]| -> Option<Vec<f64>> { all.chunks(stretch).map(median).collect() };
     let (times, figures) = (condense(times)?, condense(figures)?);
     let n = figures.len();
-    let pairs = (0..n).flat_map(|i| (0..i).map(move |j| (i, j)));
-    let steps = pairs.map(|(i, j)| (times[i] - times[j], figures[i] - figures[j]));
-    let steps: Vec<(f64, f64)> = steps.filter(|(time, _)| *time != 0.0).collect();
-    let slopes: Vec<f64> = steps.iter().map(|(time, rise)| rise / time).collect();
+    let slopes = regression::slopes(&times, &figures);
     let up = slopes.iter().filter(|&&slope| slope > 0.0).count();
     let down = slopes.iter().filter(|&&slope| slope < 0.0).count();
     let untied = up + down == n * (n - 1) / 2;
