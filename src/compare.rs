@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 mod collection;
+pub mod sweep;
 mod tables;
 
 pub use collection::{COMPILERS, Collection, SHA256, STOP_RULE, VARIANTS};

@@ -216,6 +216,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         timeout: arguments.timeout,
         tick_sec: options::tick_sec(stage.surroundings.cpus.as_ref()),
     };
+    let order: Vec<Name> = benchmarks.iter().map(|(name, _)| name.clone()).collect();
     let mut workloads: Vec<Box<dyn Workload + '_>> = Vec::new();
     for (name, all) in benchmarks {
         for (variant, jobs) in variants.iter().zip(all) {
@@ -244,7 +245,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let mut sheets = Sheets::new(&chosen, has_events, contest.of_contest(&names)?)?;
     let mut take = |record: &_| sheets.take(record);
     let played = contest.play(&chosen, &stage, &mut workloads, &interrupt, &mut take)?;
-    let told = sheets.told(&arguments.contest, &proofs)?;
+    let told = sheets.told(&arguments.contest, &proofs, &order)?;
     contest.show(|| told.text(super::columns()))?;
     contest.tell_failures(&played.stream)?;
     let tally = played.ended?;
@@ -333,7 +334,7 @@ fn is_goroot(named: &str) -> bool {
             .is_some_and(|name| name == "compile" || name == "go")
 }
 
-fn words(text: &str, option: &str) -> Result<Vec<OsString>, Usage> {
+pub(super) fn words(text: &str, option: &str) -> Result<Vec<OsString>, Usage> {
     let words = shlex::split(text);
     let words = words.ok_or_else(|| Usage::new(format!("{option} has an open quote")))?;
     Ok(words.into_iter().map(OsString::from).collect())
@@ -684,7 +685,7 @@ fn unchanged(variants: &[Variant]) -> Result<(), run::Error> {
 }
 
 /// What the user named is not there, or is not what it should be.
-fn mistaken(cause: Cause) -> anyhow::Error {
+pub(super) fn mistaken(cause: Cause) -> anyhow::Error {
     let Cause { why, cure } = cause;
     anyhow::Error::new(Usage {
         message: why,
@@ -692,7 +693,7 @@ fn mistaken(cause: Cause) -> anyhow::Error {
     })
 }
 
-fn refused(cause: Cause) -> anyhow::Error {
+pub(super) fn refused(cause: Cause) -> anyhow::Error {
     run::Error::Refused(cause).into()
 }
 
@@ -710,7 +711,7 @@ fn progress(output: &OutputOptions) -> ProgressBar {
 }
 
 /// The user's wish to stop explains every failure.
-fn or_stopped<T>(result: anyhow::Result<T>, interrupt: &Interrupt) -> anyhow::Result<T> {
+pub(super) fn or_stopped<T>(result: anyhow::Result<T>, interrupt: &Interrupt) -> anyhow::Result<T> {
     match (result, interrupt.caught()) {
         (_, Some(signal)) => Err(Stopped(signal).into()),
         (result, None) => result,

@@ -16,6 +16,7 @@ mod identity;
 mod options;
 mod recorder;
 mod stat;
+mod sweep;
 mod verdict;
 
 use std::io::{self, Write};
@@ -78,6 +79,7 @@ enum Verb {
     Compare(Box<compare::Arguments>),
     Compile(Box<compile::Arguments>),
     Bench(Box<bench::Arguments>),
+    Sweep(Box<sweep::Arguments>),
     Identical(Box<identical::Arguments>),
     Hold(hold::Arguments),
     Events(events::Arguments),
@@ -126,6 +128,7 @@ pub fn main() -> ExitCode {
         Verb::Compare(arguments) => compare::main(&arguments),
         Verb::Compile(arguments) => compile::main(*arguments),
         Verb::Bench(arguments) => bench::main(*arguments),
+        Verb::Sweep(arguments) => sweep::main(*arguments),
         Verb::Identical(arguments) => identical::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),

@@ -5,5 +5,6 @@ pub mod identical;
 pub mod latency;
 pub mod perf_stat;
 pub mod summary;
+pub mod sweep;
 pub mod tables;
 pub mod text;

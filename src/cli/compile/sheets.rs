@@ -100,8 +100,13 @@ impl Sheets {
     }
 
     /// Makes the tables of all that came.
-    /// No improvement stands whose proof failed.
-    pub(super) fn told(self, options: &ContestOptions, proofs: &[Proof]) -> anyhow::Result<Told> {
+    /// No improvement stands whose proof failed. Rows have the order of `benchmarks`.
+    pub(super) fn told(
+        self,
+        options: &ContestOptions,
+        proofs: &[Proof],
+        benchmarks: &[Name],
+    ) -> anyhow::Result<Told> {
         let mut phases = collection(&self.header)?;
         for sample in matter(self.phases) {
             phases.take(Entry::Record(Record::Sample(sample)));
@@ -111,6 +116,15 @@ impl Sheets {
         let mut phases = phases.tables(&made)?;
         for tables in [&mut decides, &mut beside, &mut phases] {
             refuse(tables, proofs);
+            for table in &mut tables.tables {
+                // They came in a drawn order.
+                table.rows.sort_by_cached_key(|row| {
+                    let name = Name::parse(&row.name);
+                    benchmarks
+                        .iter()
+                        .position(|known| known.base() == name.base())
+                });
+            }
         }
         let is_missing = |unit: &Unit| !decides.tables.iter().any(|table| table.meta.unit == *unit);
         let is_undecided = options.has_chosen() && self.chosen.iter().any(is_missing);
