@@ -49,12 +49,7 @@ compiler collects no garbage: by -d=gcstart where the compiler knows it; where i
 start heap depends, as does how many functions it compiles at once; or by GOGC, which has it do without a start heap.")]
 pub(super) struct Arguments {
     /// What to sweep, where it is known how.
-    #[arg(
-        value_name = "PRESET",
-        value_enum,
-        required_unless_present = "param",
-        conflicts_with = "param"
-    )]
+    #[arg(value_name = "PRESET", value_enum, conflicts_with = "param")]
     preset: Option<Preset>,
 
     /// The parameter and its values, in the place of {NAME} in the command; words like KEY={NAME}
@@ -184,6 +179,15 @@ struct Swept {
 }
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
+    if arguments.preset.is_none() && arguments.param.is_none() {
+        return Err(Usage {
+            message: "there is nothing to sweep".to_owned(),
+            hint: Some(
+                "poise sweep --param n=1,2,4 -- COMMAND {n}, or poise sweep go-heap".to_owned(),
+            ),
+        }
+        .into());
+    }
     let wanted = arguments.events.wanted(DEFAULT_EVENTS)?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let stage = Stage::set(&arguments.hold, &arguments.child, Bound::usual, &interrupt)?;

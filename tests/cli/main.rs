@@ -17,5 +17,6 @@ mod raw;
 mod records;
 mod stat;
 mod surroundings;
+mod sweep;
 mod terminal;
 mod usage;
