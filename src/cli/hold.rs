@@ -50,9 +50,32 @@ pub(super) struct MeasureOptions {
     #[command(flatten)]
     hold: HoldOptions,
 
-    /// Hold nothing: neither wait for others nor keep them from measuring.
-    #[arg(long, env = "POISE_NO_HOLD", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Holding the machine", conflicts_with_all = ["freq", "wait", "require"])]
+    /// Hold nothing: neither wait for others nor keep them from measuring. The default where
+    /// POISE_NO_HOLD=1 is in the environment.
+    #[arg(long, help_heading = "Holding the machine", conflicts_with_all = ["freq", "wait", "require"])]
     no_hold: bool,
+}
+
+/// Set to anything but 0, false, no or off, the machine is not held where nobody asks for it.
+const NO_HOLD: &str = "POISE_NO_HOLD";
+
+impl MeasureOptions {
+    /// How the machine is to be held. What was typed comes before the environment.
+    fn wanted(&self) -> Option<&HoldOptions> {
+        let HoldOptions {
+            freq,
+            wait,
+            require,
+        } = &self.hold;
+        let is_asked_for = freq.is_some() || wait.is_some() || require.is_some();
+        let is_off = self.no_hold || !is_asked_for && is_set(NO_HOLD);
+        (!is_off).then_some(&self.hold)
+    }
+}
+
+fn is_set(variable: &str) -> bool {
+    let value = std::env::var(variable).unwrap_or_default().to_lowercase();
+    !["", "0", "f", "false", "n", "no", "off"].contains(&&*value)
 }
 
 /// All that surrounds what is run: the machine as it is held, as whom it runs, and what it is given.
@@ -75,8 +98,14 @@ impl Stage {
         usual: impl FnOnce() -> Cpus,
         interrupt: &Interrupt,
     ) -> anyhow::Result<Stage> {
-        let options = (!hold.no_hold).then_some((&hold.hold, Sharing::Exclusive));
-        let usual = || if hold.no_hold { Cpus::Any } else { usual() };
+        let options = hold.wanted().map(|wanted| (wanted, Sharing::Exclusive));
+        let usual = || {
+            if options.is_none() {
+                Cpus::Any
+            } else {
+                usual()
+            }
+        };
         Stage::with(options, child, usual, interrupt)
     }
 
@@ -305,14 +334,14 @@ pub(super) struct Arguments {
     child: ChildOptions,
 
     /// Tell who holds the machine, and what would be given back.
-    #[arg(long, help_heading = "Instead of running a command", conflicts_with_all = ["restore", "command"])]
+    #[arg(long, help_heading = "Instead of running a command", conflicts_with_all = ["restore", "command", "freq", "wait", "require", "shared"])]
     status: bool,
 
     /// Give back what a hold that was killed has left.
     #[arg(
         long,
         help_heading = "Instead of running a command",
-        conflicts_with = "command"
+        conflicts_with_all = ["command", "freq", "require", "shared"]
     )]
     restore: bool,
 }

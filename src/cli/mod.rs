@@ -4,6 +4,7 @@
 mod aa;
 mod ab;
 mod bench;
+mod build;
 mod compare;
 mod compile;
 mod contest;
@@ -81,6 +82,7 @@ enum Verb {
     Bench(Box<bench::Arguments>),
     Sweep(Box<sweep::Arguments>),
     Identical(Box<identical::Arguments>),
+    Build(build::Arguments),
     Hold(hold::Arguments),
     Events(events::Arguments),
     Doctor(doctor::Arguments),
@@ -130,6 +132,7 @@ pub fn main() -> ExitCode {
         Verb::Bench(arguments) => bench::main(*arguments),
         Verb::Sweep(arguments) => sweep::main(*arguments),
         Verb::Identical(arguments) => identical::main(&arguments),
+        Verb::Build(arguments) => build::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod batch;
+pub mod build;
 pub mod command;
 pub mod compilation;
 pub mod compiler;

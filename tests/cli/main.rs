@@ -3,12 +3,14 @@
 mod ab;
 mod attach;
 mod bench;
+mod build;
 mod common;
 mod compare;
 mod compile;
 mod ends;
 mod exactness;
 mod hold;
+mod identical;
 mod inheritance;
 mod listing;
 mod permission;

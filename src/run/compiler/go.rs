@@ -82,7 +82,7 @@ impl Go {
                 .into(),
             environment: environment(&root, &[], &std::env::temp_dir()),
             directory: Some(root.clone()),
-            stdout: None,
+            ..Invocation::default()
         };
         let said = answer(&asked, limits)?;
         let [goos, goarch, tools] = lines(&said)
@@ -135,8 +135,7 @@ impl Go {
             program: compile.clone(),
             arguments: vec!["-V=full".into()],
             environment: vec![],
-            directory: None,
-            stdout: None,
+            ..Invocation::default()
         };
         let said = answer(&asked, limits)?;
         let version = said

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,8 @@ use crate::sample::Cause;
 /// Bytes of its words that are kept; what a program says beyond them is counted and dropped.
 const LOG_BYTES: usize = 256 << 20;
 
-/// A program, its arguments, and all that it finds when it starts. Standard input is empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A program, its arguments, and all that it finds when it starts.
+#[derive(Clone, Debug, Default)]
 pub struct Invocation {
     /// The file to execute.
     pub program: PathBuf,
@@ -31,8 +32,22 @@ pub struct Invocation {
     pub environment: Vec<(OsString, OsString)>,
     /// Where it runs; `None` is our own working directory.
     pub directory: Option<PathBuf>,
-    /// The file that its standard output goes to, instead of the log.
-    pub stdout: Option<PathBuf>,
+    /// Its standard input; `None` is empty.
+    pub stdin: Option<Arc<File>>,
+    /// Where its words go.
+    pub words: Words,
+}
+
+/// Where a program's words go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Words {
+    /// All into the log that it leaves.
+    #[default]
+    Kept,
+    /// Standard output into this file, standard error into the log.
+    OutputTo(PathBuf),
+    /// All into this file, which exists, behind what is there.
+    AppendedTo(PathBuf),
 }
 
 /// What ends a program before it ends by itself.
@@ -123,13 +138,21 @@ impl Invocation {
             .args(&self.arguments)
             .env_clear()
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
-            .stdin(Stdio::null())
-            .stdout(match &self.stdout {
-                Some(file) => Stdio::from(File::create(file)?),
-                None => Stdio::from(end_of_child.try_clone()?),
+            .stdin(match &self.stdin {
+                Some(file) => Stdio::from(file.try_clone()?),
+                None => Stdio::null(),
             })
-            .stderr(end_of_child)
             .process_group(0);
+        let [stdout, stderr] = match &self.words {
+            Words::Kept => [end_of_child.try_clone()?.into(), end_of_child.into()],
+            Words::OutputTo(file) => [Stdio::from(File::create(file)?), end_of_child.into()],
+            Words::AppendedTo(file) => {
+                drop(end_of_child);
+                let file = File::options().append(true).open(file)?;
+                [Stdio::from(file.try_clone()?), Stdio::from(file)]
+            }
+        };
+        command.stdout(stdout).stderr(stderr);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
@@ -236,8 +259,7 @@ mod tests {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
             environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
-            directory: None,
-            stdout: None,
+            ..Invocation::default()
         };
         let limits = Limits {
             timeout,
@@ -283,8 +305,7 @@ mod tests {
             program: "/etc/passwd".into(),
             arguments: Vec::new(),
             environment: Vec::new(),
-            directory: None,
-            stdout: None,
+            ..Invocation::default()
         };
         let cause = invocation.run(limits).unwrap_err();
         assert!(cause.why.contains("not executable"), "{cause}");

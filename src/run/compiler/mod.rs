@@ -46,7 +46,7 @@ pub enum Language {
 }
 
 /// One compilation: what to run, and the file that it makes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Job {
     /// What to run.
     pub invocation: Invocation,
@@ -124,7 +124,7 @@ fn guess(named: &str) -> Language {
 }
 
 /// Our environment as it was given to us.
-fn inherited() -> Vec<(OsString, OsString)> {
+pub(super) fn inherited() -> Vec<(OsString, OsString)> {
     crate::run::variables().unwrap_or_else(|_| std::env::vars_os().collect())
 }
 

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{self, Cache};
 use super::go::{Go, Toolchain};
-use super::invocation::{Invocation, Limits};
+use super::invocation::{Invocation, Limits, Words};
+use super::workbench::INPUTS;
 use crate::sample::Cause;
 
 /// Packages with all that they import, each after its imports.
@@ -124,7 +125,8 @@ impl Source {
             environment: toolchain.environment(cache)?,
             // The module of the standard library is the one that needs no other.
             directory: is_standard(toolchain, patterns).then(|| toolchain.root.join("src")),
-            stdout: Some(list.path().to_owned()),
+            words: Words::OutputTo(list.path().to_owned()),
+            ..Invocation::default()
         };
         let ended = invocation.run(limits)?;
         let complaints = ended.text();
@@ -348,7 +350,7 @@ impl Package {
             arguments,
             environment: toolchain.environment(cache)?,
             directory: Some(self.directory.clone()),
-            stdout: None,
+            ..Invocation::default()
         };
         let ended = assembler.run(limits)?;
         if let Some(why) = ended.failure() {
@@ -359,7 +361,7 @@ impl Package {
         }
         let symbols = fs::read(&output)
             .map_err(|error| Cause::new(format!("cannot read {}: {error}", output.display())))?;
-        cache.keep("inputs", &symbols).map(Some)
+        cache.keep(INPUTS, &symbols).map(Some)
     }
 }
 

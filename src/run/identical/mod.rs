@@ -424,15 +424,21 @@ impl Pair<'_> {
         Some(place)
     }
 
-    /// Has both compilers print assembly for an input that differs, and lays the listings side by
-    /// side at the first function in which they do.
+    /// Has the compilers print assembly for an input whose outputs differ, and lays the listings
+    /// side by side at the first function in which they do; the two of one compiler, where that
+    /// varies by itself. `None` when they do not differ, or the outcome is another.
     ///
     /// Errors: a compiler cannot print assembly, or failed at it.
-    pub fn explain(&self, input: &Input<'_>, place: &Place) -> Result<Option<Listing>, Cause> {
+    pub fn explain(&self, input: &Input<'_>, outcome: &Outcome) -> Result<Option<Listing>, Cause> {
+        let (sides, place) = match outcome {
+            Outcome::Differs(place) => ([0, 1], place),
+            Outcome::Nondeterministic { side, place } => ([*side; 2], place),
+            _ => return Ok(None),
+        };
         let scratch = workbench::scratch()?;
         let mut listings = [String::new(), String::new()];
-        for (side, listing) in listings.iter_mut().enumerate() {
-            let output = scratch.path().join(SIDES[side]);
+        for (at, (listing, side)) in listings.iter_mut().zip(sides).enumerate() {
+            let output = scratch.path().join(at.to_string());
             fs::create_dir(&output).map_err(|error| unwritable(&output, &error))?;
             let (job, prints) = match (self.tools[side], input) {
                 (Tool::Template(template), Input::File(file)) => {
