@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 
 mod collection;
+pub mod sweep;
 mod tables;
 
-pub use collection::{Collection, SHA256, STOP_RULE, VARIANTS};
+pub use collection::{COMPILERS, Collection, SHA256, STOP_RULE, VARIANTS};
 pub use tables::{Change, Geomean, Middle, Options, Row, Sparse, Summary, Table, Tables};
 
 use crate::sample::{Figure, INTERVAL_END, Record, Sample, UnitMeta, Warning};

@@ -148,6 +148,17 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         workloads.push(Box::new(command));
     }
 
+    let unchanged = || {
+        for (variant, binary) in variants.iter().zip(&binaries) {
+            let now = Binary::of(&variant.argv[0]).ok().flatten();
+            if now != *binary {
+                let name = &variant.name;
+                let text = format!("the program of {name} has changed while it was measured");
+                return Err(run::Error::Prepare(text));
+            }
+        }
+        Ok(())
+    };
     let mut contest = Contest {
         options: &arguments.contest,
         output: &arguments.output,
@@ -160,6 +171,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         warmup: arguments.warmup,
         facts: Vec::new(),
         doubts,
+        valid: &unchanged,
     };
     let hashes = variants.iter().zip(&binaries);
     let hashes =
@@ -168,18 +180,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     contest
         .facts
         .push((compare::SHA256.to_owned(), serde_json::to_string(&hashes)?));
-    let unchanged = || {
-        for (variant, binary) in variants.iter().zip(&binaries) {
-            let now = Binary::of(&variant.argv[0]).ok().flatten();
-            if now != *binary {
-                let name = &variant.name;
-                let text = format!("the program of {name} has changed while it was measured");
-                return Err(run::Error::Prepare(text));
-            }
-        }
-        Ok(())
-    };
-    contest.run(&stage, &mut workloads, &interrupt, &unchanged)
+    contest.run(&stage, &mut workloads, &interrupt)
 }
 
 impl Arguments {

@@ -260,8 +260,9 @@ fn contest(
         warmup: 0,
         facts: Vec::new(),
         doubts,
+        valid: &|| Ok(()),
     };
-    contest.run(stage, &mut workloads, interrupt, &|| Ok(()))
+    contest.run(stage, &mut workloads, interrupt)
 }
 
 /// The loops with their parameters, for people.

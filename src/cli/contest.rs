@@ -18,12 +18,13 @@ use super::{Usage, verdict};
 use crate::compare::{self, Judge, Judgement, Trial};
 use crate::machine::Roots;
 use crate::report::comparison::{self, Judged};
+use crate::report::summary::Stream;
 use crate::report::text;
 use crate::run::interrupt::Interrupt;
 use crate::run::noise::Noise;
 use crate::run::schedule::{Limits, Schedule};
 use crate::run::{self, Tally, Workload};
-use crate::sample::{Record, Warning};
+use crate::sample::{Name, Record, Warning};
 use crate::stats::comparison::{Gate, Verdict};
 use crate::stats::sequential::{LOOKS, Rule};
 use crate::unit::Unit;
@@ -32,13 +33,9 @@ use crate::unit::Unit;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Verdict")]
 pub(super) struct ContestOptions {
-    /// The units that decide.
-    #[arg(
-        long,
-        value_name = "UNITS",
-        value_delimiter = ',',
-        default_value = "sec/op"
-    )]
+    /// The units that decide. By default sec/op; of a compilation, what can be had of allocs/op,
+    /// B/op, instructions:u/op and sec/op.
+    #[arg(long, value_name = "UNITS", value_delimiter = ',')]
     by: Vec<String>,
 
     /// The change that still counts as none. By default 2 %, and 0.1 % of what hardly varies.
@@ -84,40 +81,77 @@ pub(super) struct Contest<'a> {
     pub(super) facts: Vec<(String, String)>,
     /// About the whole run.
     pub(super) doubts: Vec<Warning>,
+    /// Asked at the end whether what was run was what was to be run.
+    pub(super) valid: &'a dyn Fn() -> Result<(), run::Error>,
+}
+
+/// What a contest left.
+pub(super) struct Played {
+    /// A trial for each benchmark.
+    trials: Vec<(Name, Trial)>,
+    pub(super) stream: Stream,
+    /// How it ended.
+    pub(super) ended: Result<Tally, run::Error>,
 }
 
 impl Contest<'_> {
-    /// Runs it, tells what came of it, and gives the exit code. `valid` is asked at the end
-    /// whether what was run was what was to be run.
+    /// Runs it, tells what came of it, and gives the exit code. All workloads are variants of one
+    /// benchmark.
     pub(super) fn run(
         self,
         stage: &Stage,
         workloads: &mut [Box<dyn Workload + '_>],
         interrupt: &Interrupt,
-        valid: &dyn Fn() -> Result<(), run::Error>,
     ) -> anyhow::Result<u8> {
-        let chosen = self.options.chosen()?;
-        let names = workloads
-            .iter()
-            .map(|workload| workload.variant().to_owned());
-        let trial = RefCell::new(Trial::of(names));
+        let chosen = self.options.chosen(&["sec/op"])?;
+        let outlets = Outlets::create(self.options)?;
+        let played = self.play(&chosen, stage, workloads, interrupt, &mut |_| {})?;
+        let Some((_, trial)) = played.trials.first() else {
+            return Ok(0);
+        };
+        let judged = judged(&[trial], &self.judge(), &chosen, true).remove(0);
+        self.tell(trial, &judged)?;
+        self.tell_failures(&played.stream)?;
+        let tally = played.ended?;
+        outlets.write_trial(trial, &judged)?;
+        Ok(self.code(&tally, gate(&judged)))
+    }
+
+    /// Runs it: rounds over all benchmarks, the variants of one side by side, until those of each
+    /// have been judged by the `chosen` units. All that is judged is one family. `also` is given
+    /// every sample and failure.
+    pub(super) fn play(
+        &self,
+        chosen: &[Unit],
+        stage: &Stage,
+        workloads: &mut [Box<dyn Workload + '_>],
+        interrupt: &Interrupt,
+        also: &mut dyn FnMut(&Record),
+    ) -> anyhow::Result<Played> {
+        let (trials, blocks) = trials(workloads);
+        let trials = RefCell::new(trials);
         let judge = self.judge();
         let limits = Limits {
             rounds: self.most_rounds(),
             time: self.time,
         };
-        let mut schedule = Schedule::new(self.seed, workloads.len(), limits);
-        let enough = schedule.enough();
-        let outlets = Outlets::create(self.options)?;
+        let mut schedule = Schedule::in_blocks(self.seed, blocks, limits);
+        let closed = schedule.closed();
         let mut recorder = Recorder::open(self.output)?;
-        recorder.fact(compare::STOP_RULE, self.rule_text());
-        let names: Vec<&str> = workloads
-            .iter()
-            .map(|workload| workload.variant())
-            .collect();
-        recorder.fact(compare::VARIANTS, serde_json::to_string(&names)?);
-        for (key, value) in &self.facts {
-            recorder.fact(key, value.clone());
+        let names: Vec<String> = match trials.borrow().first() {
+            Some((_, trial)) => trial
+                .variants()
+                .iter()
+                .map(|runs| runs.name.clone())
+                .collect(),
+            None => Vec::new(),
+        };
+        for (key, value) in self
+            .of_contest(&names)?
+            .into_iter()
+            .chain(self.facts.clone())
+        {
+            recorder.fact(&key, value);
         }
         recorder
             .begin(self.seed, stage, self.doubts.clone())
@@ -125,27 +159,33 @@ impl Contest<'_> {
         let live = Live::new(self.output);
         let roots = Roots::default();
         let mut noise = Noise::watch(&roots, stage.surroundings.cpus.as_ref());
-        let last = workloads.len() as u32 - 1;
         let mut sink = |record: Record| {
-            trial.borrow_mut().take(&record);
-            let order = match &record {
-                Record::Sample(sample) => Some(sample.order),
-                Record::Failure(failure) => Some(failure.order),
-                _ => None,
-            };
-            if order.is_some_and(|order| order.position == last) {
-                let trial = trial.borrow();
-                let judged = judged(&trial, &judge, &chosen, false);
-                judged.iter().for_each(|one| live.show(&trial, one));
-                // Who fails at first may do better; who goes on failing ends it all.
-                let silent = trial.variants().iter().any(|runs| runs.runs == 0);
-                let by_gate = self.options.gate;
-                let needs_more = |one: &Judged| {
-                    let mut variants = one.variants.iter().flatten();
-                    variants.any(|found| judge.needs_more(&one.unit, found, by_gate))
+            also(&record);
+            if take(&mut trials.borrow_mut(), &record) {
+                let trials = trials.borrow();
+                let all: Vec<&Trial> = trials.iter().map(|(_, trial)| trial).collect();
+                let judged = judged(&all, &judge, chosen, false);
+                let is_open = |trial: &Trial, judged: &[Judged]| {
+                    // Who fails at first may do better; who goes on failing ends it all.
+                    let silent = trial.variants().iter().any(|runs| runs.runs == 0);
+                    let by_gate = self.options.gate;
+                    let needs_more = |one: &Judged| {
+                        let mut variants = one.variants.iter().flatten();
+                        variants.any(|found| judge.needs_more(&one.unit, found, by_gate))
+                    };
+                    silent || judged.iter().any(needs_more)
                 };
-                let open = silent || judged.iter().any(needs_more);
-                enough.set(matches!(self.rounds, Rounds::AsNeeded(_)) && !open);
+                let mut open = 0;
+                for (at, (trial, judged)) in all.iter().zip(&judged).enumerate() {
+                    let is_open = is_open(trial, judged);
+                    open += usize::from(is_open);
+                    let enough = matches!(self.rounds, Rounds::AsNeeded(_)) && !is_open;
+                    closed.set(at, enough);
+                }
+                match (&all[..], &judged[..]) {
+                    ([trial], [judged]) => judged.iter().for_each(|one| live.show(trial, one)),
+                    _ => live.show_many(&trials, &record, open),
+                }
             }
             recorder.take(record)
         };
@@ -158,17 +198,29 @@ impl Contest<'_> {
             &mut sink,
         );
         live.clear();
-        let driven = driven.and_then(|tally| valid().map(|()| tally));
-        let trial = trial.into_inner();
-        let judged = judged(&trial, &judge, &chosen, true);
+        let driven = driven.and_then(|tally| (self.valid)().map(|()| tally));
         let (stream, ended) = recorder.finish(driven);
-        self.tell(&trial, &judged)?;
-        if !self.output.quiet && stream.failed > 0 {
-            super::print_aside(&text::failures(&stream))?;
+        Ok(Played {
+            trials: trials.into_inner(),
+            stream,
+            ended,
+        })
+    }
+
+    /// What the header tells of every contest of variants with these names.
+    pub(super) fn of_contest(&self, names: &[String]) -> anyhow::Result<[(String, String); 2]> {
+        Ok([
+            (compare::STOP_RULE.to_owned(), self.rule_text()),
+            (compare::VARIANTS.to_owned(), serde_json::to_string(names)?),
+        ])
+    }
+
+    /// Shows the runs that failed.
+    pub(super) fn tell_failures(&self, stream: &Stream) -> anyhow::Result<()> {
+        match !self.output.quiet && stream.failed > 0 {
+            true => super::print_aside(&text::failures(stream)),
+            false => Ok(()),
         }
-        let tally = ended?;
-        outlets.write(&trial, &judged)?;
-        Ok(self.code(&tally, &judged))
     }
 
     fn judge(&self) -> Judge {
@@ -199,38 +251,82 @@ impl Contest<'_> {
     }
 
     fn tell(&self, trial: &Trial, judged: &[Judged]) -> anyhow::Result<()> {
-        let to_stdout = self.output.records_to_stdout();
-        let is_empty = trial.units().next().is_none();
-        if is_empty || self.output.quiet || to_stdout && !self.output.table {
+        if trial.units().next().is_none() {
             return Ok(());
         }
-        let width = super::columns();
-        let text = comparison::trial(trial, judged, text::Style { width });
-        match to_stdout {
-            true => super::print_aside(&text),
-            false => super::print(&text),
+        let style = text::Style {
+            width: super::columns(),
+        };
+        self.show(|| comparison::trial(trial, judged, style))
+    }
+
+    /// Prints the result where the user wants it, if at all.
+    pub(super) fn show(&self, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        match self.output.records_to_stdout() {
+            _ if self.output.quiet => Ok(()),
+            true if !self.output.table => Ok(()),
+            true => super::print_aside(&text()),
+            false => super::print(&text()),
         }
     }
 
-    fn code(&self, tally: &Tally, judged: &[Judged]) -> u8 {
+    /// The exit code after `tally`, whose verdicts came to `gate`.
+    pub(super) fn code(&self, tally: &Tally, gate: Gate) -> u8 {
         if let Some(signal) = tally.interrupted {
             return 128 + signal as u8;
         }
         match self.options.gate {
-            true => verdict::code(gate(judged)),
+            true => verdict::code(gate),
             false => 0,
         }
     }
 }
 
+/// A trial for each benchmark, and the places of its workloads.
+fn trials(workloads: &[Box<dyn Workload + '_>]) -> (Vec<(Name, Trial)>, Vec<Vec<usize>>) {
+    let mut blocks: Vec<(Name, Vec<usize>)> = Vec::new();
+    for (at, workload) in workloads.iter().enumerate() {
+        let name = workload.benchmark();
+        match blocks.iter_mut().find(|(known, _)| known == name) {
+            Some((_, block)) => block.push(at),
+            None => blocks.push((name.clone(), vec![at])),
+        }
+    }
+    let trial = |block: &[usize]| {
+        let names = block.iter().map(|&at| workloads[at].variant().to_owned());
+        Trial::of(names)
+    };
+    let made = blocks.into_iter();
+    made.map(|(name, block)| ((name, trial(&block)), block))
+        .unzip()
+}
+
+/// Takes a record into the trial that it belongs to; true where that is complete up to this round.
+/// What tells of a part of a benchmark, such as a phase, belongs to none.
+fn take(trials: &mut [(Name, Trial)], record: &Record) -> bool {
+    let name = match record {
+        Record::Sample(sample) => &sample.benchmark,
+        Record::Failure(failure) => &failure.benchmark,
+        _ => return false,
+    };
+    let Some((_, trial)) = trials.iter_mut().find(|(known, _)| known == name) else {
+        return false;
+    };
+    trial.take(record);
+    let outcomes = |runs: &compare::Runs| runs.runs + runs.failures;
+    let mut others = trial.variants().iter().map(outcomes);
+    let first = others.next();
+    others.all(|runs| Some(runs) == first)
+}
+
 /// The files that a verdict goes to.
-struct Outlets {
+pub(super) struct Outlets {
     verdict: Option<Outlet>,
     markdown: Option<Outlet>,
 }
 
 impl Outlets {
-    fn create(options: &ContestOptions) -> anyhow::Result<Outlets> {
+    pub(super) fn create(options: &ContestOptions) -> anyhow::Result<Outlets> {
         let create = |path: &Option<PathBuf>| path.as_deref().map(Outlet::create).transpose();
         Ok(Outlets {
             verdict: create(&options.verdict)?,
@@ -238,17 +334,27 @@ impl Outlets {
         })
     }
 
-    /// Writes them, and tells GitHub where that runs us.
-    fn write(self, trial: &Trial, judged: &[Judged]) -> anyhow::Result<()> {
-        if let Some(outlet) = self.verdict {
-            let all = judged.iter().flat_map(|one| {
-                (0..one.variants.len()).map(move |at| comparison::json(trial, one, at))
-            });
-            outlet.write(&verdict::document(gate(judged), all.collect())?)?;
-        }
+    fn write_trial(self, trial: &Trial, judged: &[Judged]) -> anyhow::Result<()> {
+        let all = judged.iter().flat_map(|one| {
+            (0..one.variants.len()).map(move |at| comparison::json(trial, one, at))
+        });
+        let document = verdict::document(gate(judged), all.collect())?;
         let markdown = comparison::markdown(trial, judged);
+        self.write(&document, &markdown, &annotations(trial, judged))
+    }
+
+    /// Writes them, and tells GitHub where that runs us.
+    pub(super) fn write(
+        self,
+        document: &str,
+        markdown: &str,
+        annotations: &str,
+    ) -> anyhow::Result<()> {
+        if let Some(outlet) = self.verdict {
+            outlet.write(document)?;
+        }
         if let Some(outlet) = self.markdown {
-            outlet.write(&markdown)?;
+            outlet.write(markdown)?;
         }
         if std::env::var_os("GITHUB_ACTIONS").is_some_and(|set| set == "true") {
             if let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY") {
@@ -257,7 +363,7 @@ impl Outlets {
                     .and_then(|mut file| file.write_all(markdown.as_bytes()))
                     .with_context(|| format!("cannot write {}", Path::new(&path).display()))?;
             }
-            super::print_aside(&annotations(trial, judged))?;
+            super::print_aside(annotations)?;
         }
         Ok(())
     }
@@ -269,30 +375,53 @@ impl ContestOptions {
         self.gate || self.verdict.is_some() || self.markdown.is_some() || self.margin.is_some()
     }
 
-    fn chosen(&self) -> Result<Vec<Unit>, Usage> {
-        let unit = |name: &String| {
-            let named = Unit::new(name.as_str());
+    /// The units that decide: the user's, or these.
+    pub(super) fn chosen(&self, usual: &[&str]) -> Result<Vec<Unit>, Usage> {
+        let unit = |name: &str| {
+            let named = Unit::new(name);
             named.map_err(|error| Usage::new(format!("--by {name}: {error}")))
         };
-        self.by.iter().map(unit).collect()
+        match self.by.is_empty() {
+            true => usual.iter().copied().map(unit).collect(),
+            false => self.by.iter().map(|name| unit(name)).collect(),
+        }
+    }
+
+    /// How tables of results are judged.
+    pub(super) fn tables(&self) -> compare::Options {
+        compare::Options {
+            alpha: self.alpha,
+            margin: self.margin,
+            confidence: 0.95,
+        }
+    }
+
+    /// Whether the user has said which units decide.
+    pub(super) fn has_chosen(&self) -> bool {
+        !self.by.is_empty()
     }
 }
 
-/// The chosen units, judged as one family; with `all`, the others too, each judged by itself.
-fn judged(trial: &Trial, judge: &Judge, chosen: &[Unit], all: bool) -> Vec<Judged> {
-    let one = |unit: &Unit, is_chosen| Judged {
+/// The chosen units of all trials, judged as one family; with `all`, the others too, each judged by
+/// itself.
+fn judged(trials: &[&Trial], judge: &Judge, chosen: &[Unit], all: bool) -> Vec<Vec<Judged>> {
+    let one = |trial: &Trial, unit: &Unit, is_chosen| Judged {
         unit: unit.clone(),
         is_chosen,
         variants: trial.judge(judge, unit),
     };
-    let mut judged: Vec<Judged> = chosen.iter().map(|unit| one(unit, true)).collect();
+    let of_chosen = |&trial: &&Trial| chosen.iter().map(|unit| one(trial, unit, true)).collect();
+    let mut judged: Vec<Vec<Judged>> = trials.iter().map(of_chosen).collect();
     let family = judged
         .iter_mut()
+        .flatten()
         .flat_map(|one| one.variants.iter_mut().flatten());
     compare::as_family(&mut family.collect::<Vec<_>>(), judge);
-    let others = trial.units().filter(|unit| !chosen.contains(unit));
-    let others = others.filter(|unit| all && !run::is_aside(unit));
-    judged.extend(others.map(|unit| one(unit, false)));
+    for (trial, judged) in trials.iter().zip(&mut judged) {
+        let others = trial.units().filter(|unit| !chosen.contains(unit));
+        let others = others.filter(|unit| all && !run::is_aside(unit));
+        judged.extend(others.map(|unit| one(trial, unit, false)));
+    }
     judged
 }
 
@@ -309,11 +438,7 @@ fn annotations(trial: &Trial, judged: &[Judged]) -> String {
     let mut text = String::new();
     for one in judged.iter().filter(|one| one.is_chosen) {
         for (runs, judgement) in trial.variants().iter().skip(1).zip(&one.variants) {
-            let kind = match judgement.as_ref().map_or(Gate::Undecided, Judgement::gate) {
-                Gate::Pass => continue,
-                Gate::Fail => "error",
-                Gate::Undecided => "warning",
-            };
+            let gate = judgement.as_ref().map_or(Gate::Undecided, Judgement::gate);
             let what = judgement
                 .as_ref()
                 .map_or("not compared".to_owned(), |judgement| {
@@ -322,18 +447,10 @@ fn annotations(trial: &Trial, judged: &[Judged]) -> String {
                     format!("{word} by {change}")
                 });
             let message = format!("{}, {}: {what}", runs.name, one.unit);
-            text += &format!("::{kind}::{}\n", escaped(&message));
+            text += &verdict::annotation(gate, &message);
         }
     }
     text
-}
-
-/// `message` as GitHub's workflow commands take it.
-fn escaped(message: &str) -> String {
-    message
-        .replace('%', "%25")
-        .replace('\r', "%0D")
-        .replace('\n', "%0A")
 }
 
 /// The state of the trial on a terminal.
@@ -370,6 +487,22 @@ impl Live {
         let others = trial.variants().iter().skip(1);
         let lines: Vec<String> = others.zip(&judged.variants).filter_map(one).collect();
         bar.set_message(lines.join("; "));
+        bar.tick();
+    }
+
+    /// Of many benchmarks only how far they are.
+    fn show_many(&self, trials: &[(Name, Trial)], record: &Record, open: usize) {
+        let Some(bar) = &self.0 else { return };
+        let last = match record {
+            Record::Sample(sample) => sample.benchmark.to_string(),
+            _ => String::new(),
+        };
+        let round = trials.iter().flat_map(|(_, trial)| trial.variants());
+        let round = round.map(|runs| runs.runs).max().unwrap_or_default();
+        bar.set_message(format!(
+            "round {round}: {open} of {} benchmarks undecided; {last}",
+            trials.len()
+        ));
         bar.tick();
     }
 

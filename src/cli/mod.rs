@@ -6,6 +6,7 @@ mod ab;
 mod bench;
 mod build;
 mod compare;
+mod compile;
 mod contest;
 mod doctor;
 mod events;
@@ -17,6 +18,7 @@ mod identity;
 mod options;
 mod recorder;
 mod stat;
+mod sweep;
 mod syscalls;
 mod verdict;
 
@@ -78,9 +80,11 @@ enum Verb {
     Stat(Box<stat::Arguments>),
     Ab(Box<ab::Arguments>),
     Compare(Box<compare::Arguments>),
+    Compile(Box<compile::Arguments>),
     Bench(Box<bench::Arguments>),
     Syscalls(Box<syscalls::Arguments>),
     Faults(Box<faults::Arguments>),
+    Sweep(Box<sweep::Arguments>),
     Identical(Box<identical::Arguments>),
     Build(build::Arguments),
     Hold(hold::Arguments),
@@ -128,9 +132,11 @@ pub fn main() -> ExitCode {
         Verb::Stat(arguments) => stat::main(&arguments),
         Verb::Ab(arguments) => ab::main(*arguments),
         Verb::Compare(arguments) => compare::main(&arguments),
+        Verb::Compile(arguments) => compile::main(*arguments),
         Verb::Bench(arguments) => bench::main(*arguments),
         Verb::Syscalls(arguments) => syscalls::main(*arguments),
         Verb::Faults(arguments) => faults::main(&arguments),
+        Verb::Sweep(arguments) => sweep::main(*arguments),
         Verb::Identical(arguments) => identical::main(&arguments),
         Verb::Build(arguments) => build::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),

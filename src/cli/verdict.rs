@@ -28,6 +28,20 @@ pub(super) fn word(gate: Gate) -> &'static str {
     }
 }
 
+/// The line by which GitHub shows `message` beside a change: as an error, a warning, or not at all.
+pub(super) fn annotation(gate: Gate, message: &str) -> String {
+    let kind = match gate {
+        Gate::Pass => return String::new(),
+        Gate::Fail => "error",
+        Gate::Undecided => "warning",
+    };
+    let escaped = message
+        .replace('%', "%25")
+        .replace('\r', "%0D")
+        .replace('\n', "%0A");
+    format!("::{kind}::{escaped}\n")
+}
+
 /// A file that verdicts go to. It is made before anything is measured: whether it can be written
 /// must not turn out at the end, and what an earlier run has left must not be taken for this one's.
 pub(super) struct Outlet {

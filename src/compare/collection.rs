@@ -22,9 +22,12 @@ pub const VARIANTS: &str = "variants";
 /// The fact of a header that tells what the variants' programs hold, as a JSON object.
 pub const SHA256: &str = "sha256";
 
+/// The fact of a header that tells which compilers its variants are, as a JSON object.
+pub const COMPILERS: &str = "compilers";
+
 /// Facts of a header that tell of the run, not of the machine: results that differ in them are
 /// still comparable.
-const OF_THE_RUN: [&str; 3] = [STOP_RULE, VARIANTS, SHA256];
+const OF_THE_RUN: [&str; 4] = [STOP_RULE, VARIANTS, SHA256, COMPILERS];
 
 /// Results, sorted by a [`Query`].
 ///

@@ -293,7 +293,7 @@ fn failure(outcome: &Outcome) -> Option<&str> {
 }
 
 /// One line on an outcome.
-fn describe(outcome: &Outcome) -> String {
+pub fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Identical => "identical".to_owned(),
         Outcome::Differs(place) => format!("differs {}", place_words(place)),

@@ -6,6 +6,7 @@ pub mod identical;
 pub mod latency;
 pub mod perf_stat;
 pub mod summary;
+pub mod sweep;
 pub mod syscalls;
 pub mod tables;
 pub mod text;

@@ -84,7 +84,7 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Errors: [`Error::Exec`] when there is no such program, [`Error::System`] when its output
     /// cannot be opened.
-    pub(super) fn new(options: &Options) -> Result<Prepared, Error> {
+    pub(super) fn new(options: &Options, environment: Vec<CString>) -> Result<Prepared, Error> {
         let path = find_program(&options.argv[0])?;
         let null = |write: bool| {
             OpenOptions::new()
@@ -130,7 +130,7 @@ impl Prepared {
                 .cloned()
                 .map(c_string)
                 .collect::<Result<_, _>>()?,
-            envp: super::environment()?,
+            envp: environment,
             files,
             entrance: options.surroundings.entrance.clone(),
             affinity: options.surroundings.affinity()?,
@@ -221,7 +221,20 @@ impl<'p> Command<'p> {
         options: Options,
         plan: &'p Plan,
     ) -> Result<Command<'p>, Error> {
-        let prepared = Prepared::new(&options)?;
+        Command::in_environment(name, variant, options, super::environment()?, plan)
+    }
+
+    /// The same, with another environment than ours: `KEY=value` for each variable.
+    ///
+    /// Errors: those of [`Command::new`].
+    pub fn in_environment(
+        name: Name,
+        variant: &str,
+        options: Options,
+        environment: Vec<CString>,
+        plan: &'p Plan,
+    ) -> Result<Command<'p>, Error> {
+        let prepared = Prepared::new(&options, environment)?;
         Ok(Command {
             options,
             name,

@@ -4,10 +4,11 @@ pub mod attach;
 pub mod batch;
 pub mod build;
 pub mod command;
+pub mod compilation;
+pub mod compiler;
 mod counted;
 pub mod duty;
 pub mod faults;
-pub mod compiler;
 pub mod frequency;
 pub mod identical;
 pub mod interrupt;
@@ -283,7 +284,12 @@ fn cpus_used(counted: &[(Kind, Value)], wall: Duration) -> Option<Value> {
 
 /// Our environment, to be handed on as it is.
 fn environment() -> Result<Vec<CString>, Error> {
-    let joined = variables()?.into_iter().map(|(mut key, value)| {
+    joined(variables()?)
+}
+
+/// An environment in the form that the kernel takes.
+fn joined(variables: Vec<(OsString, OsString)>) -> Result<Vec<CString>, Error> {
+    let joined = variables.into_iter().map(|(mut key, value)| {
         key.push("=");
         key.push(value);
         key
@@ -365,7 +371,7 @@ pub fn drive(
         }
     }
     let began = Instant::now();
-    let mut failures_of = vec![0; workloads.len()];
+    let (mut runs_of, mut failures_of) = (vec![0; workloads.len()], vec![0; workloads.len()]);
     while let Some(turn) = schedule.next(began.elapsed()) {
         let workload = &mut workloads[turn.workload];
         let (benchmark, variant) = (workload.benchmark().clone(), workload.variant().to_owned());
@@ -389,6 +395,7 @@ pub fn drive(
                 warnings: observed.warnings,
             })
         };
+        runs_of[turn.workload] += 1;
         let mut samples = 0;
         let mut partly = |observed| {
             samples += 1;
@@ -419,9 +426,8 @@ pub fn drive(
                     stderr,
                 };
                 sink(Record::Failure(failure)).map_err(Error::Output)?;
-                // Each workload runs once a round.
                 failures_of[turn.workload] += 1;
-                let (failures, runs) = (failures_of[turn.workload], turn.order.round + 1);
+                let (failures, runs) = (failures_of[turn.workload], runs_of[turn.workload]);
                 if failures >= 3 && failures * 2 > runs {
                     return Err(Error::TooManyFailures {
                         variant,

@@ -1,6 +1,7 @@
 //! Who runs next: rounds over all workloads, each in an order drawn from the seed. Pure: never reads a clock, never runs anything.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -39,29 +40,53 @@ pub struct Schedule {
     random: Pcg64Mcg,
     limits: Limits,
     order: Order,
+    blocks: Vec<Vec<usize>>,
     round: Vec<usize>,
-    enough: Rc<Cell<bool>>,
+    closed: Closed,
+}
+
+/// The blocks of which no further round is begun: for whoever knows from the records when there is
+/// enough of them.
+#[derive(Clone, Debug, Default)]
+pub struct Closed(Rc<RefCell<BTreeSet<usize>>>);
+
+impl Closed {
+    /// Closes a block, or opens it again, from the next round on.
+    pub fn set(&self, block: usize, is_closed: bool) {
+        let mut closed = self.0.borrow_mut();
+        match is_closed {
+            true => closed.insert(block),
+            false => closed.remove(&block),
+        };
+    }
 }
 
 impl Schedule {
-    /// A schedule for workloads 0 … `workloads` − 1.
+    /// A schedule for workloads 0 … `workloads` − 1, which are one block.
     pub fn new(seed: u64, workloads: usize, limits: Limits) -> Schedule {
+        Schedule::in_blocks(seed, vec![(0..workloads).collect()], limits)
+    }
+
+    /// A schedule for blocks of workloads. In each round the workloads of one block run one after
+    /// the other, so that what is compared stays close together; blocks and what is in them
+    /// have a drawn order.
+    pub fn in_blocks(seed: u64, blocks: Vec<Vec<usize>>, limits: Limits) -> Schedule {
         let random = Pcg64Mcg::seed_from_u64(seed);
         let mut schedule = Schedule {
             random,
             limits,
             order: Order::default(),
-            round: (0..workloads).collect(),
-            enough: Rc::default(),
+            blocks,
+            round: Vec::new(),
+            closed: Closed::default(),
         };
         schedule.draw();
         schedule
     }
 
-    /// Once it is set, no further round is begun: for whoever knows from the records when there is
-    /// enough of them.
-    pub fn enough(&self) -> Rc<Cell<bool>> {
-        Rc::clone(&self.enough)
+    /// Which blocks are closed; at first none.
+    pub fn closed(&self) -> Closed {
+        self.closed.clone()
     }
 
     /// The next run, given the time since the first began; `None` when a limit is reached. A
@@ -74,7 +99,7 @@ impl Schedule {
         }
         let fresh_round = self.order.position == 0;
         let late = self.order.round > 0 && self.limits.time.is_some_and(|limit| elapsed >= limit);
-        let over = self.order.round >= self.limits.rounds || late || self.enough.get();
+        let over = self.order.round >= self.limits.rounds || late;
         if self.round.is_empty() || fresh_round && over {
             return None;
         }
@@ -92,7 +117,18 @@ impl Schedule {
     }
 
     fn draw(&mut self) {
-        self.round.shuffle(&mut self.random);
+        let closed = self.closed.0.borrow();
+        let mut open: Vec<usize> = (0..self.blocks.len()).collect();
+        open.retain(|block| !closed.contains(block));
+        if open.len() > 1 {
+            open.shuffle(&mut self.random);
+        }
+        self.round.clear();
+        for block in open {
+            let block = &mut self.blocks[block];
+            block.shuffle(&mut self.random);
+            self.round.extend_from_slice(block);
+        }
     }
 }
 
@@ -106,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn enough_ends_it_with_the_round() {
+    fn what_is_closed_ends_with_the_round() {
         let limits = Limits {
             rounds: 100,
             time: None,
@@ -115,9 +151,39 @@ mod tests {
         for _ in 0..4 {
             schedule.next(Duration::ZERO);
         }
-        schedule.enough().set(true);
+        schedule.closed().set(0, true);
         let rest = std::iter::from_fn(|| schedule.next(Duration::ZERO));
         assert_eq!(rest.count(), 2);
+    }
+
+    #[test]
+    fn blocks_stay_together_and_end_one_by_one() {
+        let limits = Limits {
+            rounds: 30,
+            time: None,
+        };
+        let blocks = vec![vec![0, 1], vec![2, 3], vec![4, 5]];
+        let mut schedule = Schedule::in_blocks(7, blocks, limits);
+        let closed = schedule.closed();
+        let mut turns = Vec::new();
+        while let Some(turn) = schedule.next(Duration::ZERO) {
+            turns.push(turn);
+            closed.set(1, turn.order.round >= 9);
+            closed.set(2, (9..19).contains(&turn.order.round));
+        }
+        let runs = |workload| {
+            turns
+                .iter()
+                .filter(|turn| turn.workload == workload)
+                .count()
+        };
+        assert_eq!([0, 1, 2, 3, 4, 5].map(runs), [30, 30, 10, 10, 20, 20]);
+        for pair in turns.chunks(2) {
+            assert_eq!(pair[0].workload / 2, pair[1].workload / 2);
+            assert_eq!(pair[0].order.round, pair[1].order.round);
+        }
+        let firsts = turns.chunks(2).filter(|pair| pair[0].workload % 2 == 0);
+        assert!((15..45).contains(&firsts.count()));
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Traced {
     /// Errors: [`Error::Exec`] when there is no such program, [`Error::System`] when its output
     /// cannot be opened.
     pub fn new(options: Options) -> Result<Traced, Error> {
-        let prepared = Prepared::new(&options)?;
+        let prepared = Prepared::new(&options, super::environment()?)?;
         Ok(Traced { options, prepared })
     }
 

@@ -1,0 +1,57 @@
+//! Whether each variant makes what the control makes, byte for byte: else what is called better may be another language. Leaves the comparison to [`identical`].
+
+use std::ffi::OsString;
+
+use crate::report::identical::describe;
+use crate::run::compiler::invocation::Limits;
+use crate::run::compiler::parallel;
+use crate::run::identical::{self, Input, Outcome, Pair, Rule, Tool};
+use crate::sample::{Cause, Name};
+
+/// What came of comparing the outputs for one benchmark.
+pub(super) struct Proof {
+    pub(super) benchmark: Name,
+    pub(super) variant: String,
+    /// Why the outputs are not proven identical; `None` when they are.
+    pub(super) failure: Option<String>,
+}
+
+/// A compiler and its flags, under its name.
+pub(super) struct Side<'a> {
+    pub(super) name: &'a str,
+    pub(super) tool: Tool<'a>,
+    pub(super) flags: &'a [OsString],
+}
+
+/// Compiles every input twice by each side, and compares the outputs of each with the first's.
+///
+/// Errors: there is no room for temporary files.
+pub(super) fn prove(
+    sides: &[Side<'_>],
+    benchmarks: &[(Name, Input<'_>)],
+    limits: Limits<'_>,
+) -> Result<Vec<Proof>, Cause> {
+    let [control, others @ ..] = sides else {
+        return Ok(Vec::new());
+    };
+    let inputs: Vec<Input<'_>> = benchmarks.iter().map(|(_, input)| *input).collect();
+    let mut proofs = Vec::new();
+    for other in others {
+        let pair = Pair {
+            tools: [control.tool, other.tool],
+            flags: [control.flags.to_vec(), other.flags.to_vec()],
+            rules: Rule::ALL.to_vec(),
+            limits,
+        };
+        let compared = identical::prove(&pair, &inputs, parallel::cpus(), &|_| {})?;
+        for ((benchmark, _), one) in benchmarks.iter().zip(compared) {
+            let is_proven = one.outcome == Outcome::Identical;
+            proofs.push(Proof {
+                benchmark: benchmark.clone(),
+                variant: other.name.to_owned(),
+                failure: (!is_proven).then(|| describe(&one.outcome)),
+            });
+        }
+    }
+    Ok(proofs)
+}

@@ -1,0 +1,425 @@
+//! Compilers side by side: real Go toolchains and gcc where there are any, and compilers that crash, hang and lie.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use counterpoise::sample::{Record, Sample};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::common::{Ran, exact, finish, not_run, poise, run, samples, scratch, whole_records};
+
+/// A Go toolchain: that of `go` in the PATH, or of GOROOT.
+fn goroot(what: &str) -> Option<PathBuf> {
+    let said = Command::new("go").args(["env", "GOROOT"]).output();
+    let by_go = said.ok().filter(|said| said.status.success());
+    let by_go = by_go.map(|said| PathBuf::from(String::from_utf8_lossy(&said.stdout).trim()));
+    let by_user = std::env::var_os("GOROOT").map(PathBuf::from);
+    let found = by_user
+        .or(by_go)
+        .filter(|root| root.join("bin/go").is_file());
+    if found.is_none() {
+        not_run(what, "there is no Go toolchain; set GOROOT");
+    }
+    found
+}
+
+fn has_gcc(what: &str) -> bool {
+    let said = Command::new("gcc").arg("--version").output();
+    let has = said.is_ok_and(|said| said.status.success());
+    if !has {
+        not_run(what, "there is no gcc");
+    }
+    has
+}
+
+/// `poise compile` in `directory`, of variants called as they are given.
+fn compile(directory: &Path, variants: &[&str], rest: &[&str]) -> Command {
+    let mut command = poise();
+    command.arg("compile").current_dir(directory);
+    for variant in variants {
+        command.args(["--variant", variant]);
+    }
+    command.args(rest).env("COLUMNS", "200");
+    command
+}
+
+/// A directory with `a.c` and `b.c`, and compilers that are lines of shell: `$0` is their output, `$1`
+/// their input.
+fn scripted(compilers: &[(&str, &str)]) -> TempDir {
+    let directory = scratch();
+    for file in ["a.c", "b.c"] {
+        fs::write(directory.path().join(file), "int f(void) { return 1; }\n").unwrap();
+    }
+    for (name, script) in compilers {
+        let text = format!(
+            "command = [\"sh\", \"-c\", '''{script}''', \"{{output}}\", \"{{input}}\"]\n\
+             [phases]\npattern = '^(?<name>\\w+) took (?<sec>[0-9.]+)$'\n"
+        );
+        fs::write(directory.path().join(format!("{name}.toml")), text).unwrap();
+    }
+    directory
+}
+
+fn of<'a>(samples: &[&'a Sample], benchmark: &str, variant: &str) -> Vec<&'a Sample> {
+    let wanted =
+        |sample: &&&Sample| sample.benchmark.to_string() == benchmark && sample.variant == variant;
+    samples.iter().filter(wanted).copied().collect()
+}
+
+fn recorded(directory: &Path) -> Vec<Record> {
+    whole_records(&directory.join("records"))
+}
+
+#[test]
+fn files_are_compiled_side_by_side_with_their_phases_and_sizes() {
+    let script = "echo parse took 0.5; echo code took 1.25; echo code took 0.25; head -c 5 $1 >$0";
+    let directory = scripted(&[("old", script), ("new", "cat $1 $1 >$0")]);
+    let ran = finish(&mut compile(
+        directory.path(),
+        &["old=old.toml", "new=new.toml"],
+        &[
+            "a.c",
+            "b.c",
+            "-r",
+            "6",
+            "-o",
+            "records",
+            "--by",
+            "object-bytes",
+            "--gate",
+        ],
+    ));
+    let ran = ran.exits(3);
+    ran.shows(&[
+        "object-bytes",
+        "a.c/phase=code",
+        "regressed",
+        "trust first: object-bytes (read from what it wrote)",
+    ]);
+    let records = recorded(directory.path());
+    let samples = samples(&records);
+    for (benchmark, variant, bytes) in [("a.c", "old", 5.0), ("b.c", "new", 52.0)] {
+        let own = of(&samples, benchmark, variant);
+        assert_eq!(own.len(), 6, "{benchmark} {variant}");
+        assert!(own.iter().all(|one| exact(one, "object-bytes") == bytes));
+    }
+    let phases = of(&samples, "b.c/phase=code", "old");
+    assert_eq!(phases.len(), 6);
+    assert!(phases.iter().all(|one| exact(one, "sec/op") == 1.5));
+    // What is compared ran side by side.
+    for round in 0..6 {
+        let whole = samples
+            .iter()
+            .filter(|one| one.order.round == round && one.benchmark.parameters().is_empty());
+        let order: Vec<&str> = whole.map(|one| one.benchmark.base()).collect();
+        assert_eq!(order.len(), 4);
+        assert_eq!((order[0], order[2]), (order[1], order[3]), "{order:?}");
+    }
+    let compared = finish(
+        poise()
+            .args(["compare", "records"])
+            .current_dir(directory.path()),
+    );
+    compared.exits(0).shows(&["a.c/phase=code", "object-bytes"]);
+}
+
+#[test]
+fn what_is_decided_is_not_run_further() {
+    let directory = scripted(&[
+        ("old", "printf 12345 >$0"),
+        (
+            "new",
+            "case $1 in a.c) printf 1234567 >$0;; *) head -c $(($$ % 90 + 1)) /dev/zero >$0;; esac",
+        ),
+    ]);
+    let options = [
+        "a.c",
+        "b.c",
+        "--max-runs",
+        "10",
+        "-o",
+        "records",
+        "--by",
+        "object-bytes",
+        "-q",
+    ];
+    let mut command = compile(
+        directory.path(),
+        &["old=old.toml", "new=new.toml"],
+        &options,
+    );
+    finish(&mut command).exits(0);
+    let records = recorded(directory.path());
+    let samples = samples(&records);
+    assert_eq!(of(&samples, "a.c", "new").len(), 3);
+    let varying = of(&samples, "b.c", "new").len();
+    assert!(varying >= 8, "{varying} rounds");
+}
+
+#[test]
+fn nothing_is_improved_without_proof() {
+    let directory = scripted(&[
+        ("old", "printf 1234567 >$0; sleep 0.02"),
+        ("same", "printf 1234567 >$0"),
+        ("other", "printf 1 >$0"),
+    ]);
+    let verdict = directory.path().join("verdict");
+    let options = [
+        "a.c",
+        "--prove",
+        "-r",
+        "8",
+        "--verdict",
+        "verdict",
+        "--gate",
+    ];
+    let check = |new: &str, by: &str, code, want: &str, shown: &str| {
+        let new = format!("new={new}.toml");
+        let rest = [&options[..], &["--by", by]].concat();
+        let ran = finish(&mut compile(
+            directory.path(),
+            &["old=old.toml", &new],
+            &rest,
+        ));
+        ran.exits(code).shows(&[shown]);
+        let told: Value = serde_json::from_str(&fs::read_to_string(&verdict).unwrap()).unwrap();
+        assert_eq!(told["verdicts"][0]["verdict"], want, "{told:#}");
+    };
+    check(
+        "same",
+        "sec/op",
+        0,
+        "improved",
+        "proven identical, compiled twice a side: 1 of 1",
+    );
+    check(
+        "other",
+        "object-bytes",
+        4,
+        "untrustworthy",
+        "new, a.c: not proven: differs",
+    );
+}
+
+#[test]
+fn compilers_that_crash_hang_or_refuse_are_told_in_a_line() {
+    let directory = scripted(&[
+        ("good", "cp $1 $0"),
+        ("crash", "kill -SEGV $$"),
+        ("hang", "sleep 60"),
+        ("refuse", "echo a.c:1: no >&2; exit 3"),
+        ("picky", "test $1 = b.c && cp $1 $0"),
+    ]);
+    let check = |bad: &str, all: &[&str]| {
+        let bad = format!("new={bad}.toml");
+        let options = ["a.c", "--timeout", "300ms"];
+        let ran = finish(&mut compile(
+            directory.path(),
+            &["old=good.toml", &bad],
+            &options,
+        ));
+        ran.refuses(1, all);
+    };
+    check("crash", &["new cannot compile a.c: killed by SIGSEGV"]);
+    check(
+        "hang",
+        &["new cannot compile a.c: killed: it did not end within 300ms"],
+    );
+    check(
+        "refuse",
+        &["new cannot compile a.c: exit status 3, saying: a.c:1: no"],
+    );
+    // What the others can compare is compared.
+    let options = ["a.c", "b.c", "-r", "2", "-o", "records"];
+    let ran = finish(&mut compile(
+        directory.path(),
+        &["old=good.toml", "new=picky.toml"],
+        &options,
+    ));
+    ran.exits(0)
+        .says(&["left out: new cannot compile a.c"])
+        .shows(&["b.c"]);
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused() {
+    let directory = scripted(&[("good", "cp $1 $0")]);
+    let check = |variants: &[&str], rest: &[&str], code, all: &[&str]| {
+        finish(&mut compile(directory.path(), variants, rest)).refuses(code, all);
+    };
+    let both = ["old=good.toml", "new=good.toml"];
+    check(&["a=gcc"], &["a.c"], 2, &["two compilers"]);
+    check(
+        &["a=gcc", "a=gcc"],
+        &["a.c"],
+        2,
+        &["two variants are called `a`"],
+    );
+    check(
+        &["a=/no/such/root", "b=good.toml"],
+        &[],
+        2,
+        &["a: no Go toolchain at /no/such/root"],
+    );
+    check(
+        &["a=no-such-compiler", "b=good.toml"],
+        &["a.c"],
+        2,
+        &["no compiler no-such-compiler"],
+    );
+    let here = format!("a={}", directory.path().display());
+    check(
+        &[&here, "b=good.toml"],
+        &[],
+        2,
+        &["is not a GOROOT", "go env GOROOT"],
+    );
+    check(&both, &[], 2, &["there is no file to compile"]);
+    check(&both, &["none.c"], 1, &["cannot read none.c"]);
+    check(
+        &both,
+        &["a.c", "--source", "/x"],
+        2,
+        &["--source is for Go"],
+    );
+    check(&both, &["a.c", "--run", "("], 2, &["--run ("]);
+    check(&both, &["a.c", "--flags", "'"], 2, &["open quote"]);
+    check(
+        &both,
+        &["a.c", "-o", "/proc/none"],
+        1,
+        &["cannot write /proc/none"],
+    );
+}
+
+#[test]
+fn gcc_compares_with_itself_by_its_flags() {
+    if !has_gcc("gcc -O0 against gcc -O2") {
+        return;
+    }
+    let directory = scratch();
+    let source =
+        "int sum(int *a, int n) { int s = 0; for (int i = 0; i < n; i++) s += a[i]; return s; }\n";
+    fs::write(directory.path().join("sum.c"), source).unwrap();
+    let variants = ["small=gcc -Os", "fast=gcc -O3"];
+    let options = ["sum.c", "-r", "3", "-o", "records", "--by", "text-bytes"];
+    let ran = finish(&mut compile(directory.path(), &variants, &options)).exits(0);
+    ran.shows(&["text-bytes", "sum.c", "regressed"]);
+    let records = recorded(directory.path());
+    let Record::Header(header) = &records[0] else {
+        panic!("{:?}", records[0])
+    };
+    assert!(header.machine["compilers"].contains("gcc"), "{header:?}");
+    let twins = ["a=gcc -O1", "b=gcc -O1"];
+    let ran = finish(&mut compile(
+        directory.path(),
+        &twins,
+        &["sum.c", "-r", "2"],
+    ))
+    .exits(0);
+    ran.says(&["a and b are the same compiler, to the byte, with the same flags"]);
+}
+
+#[test]
+fn go_compilers_tell_allocations_collections_sizes_and_phases() {
+    let Some(root) = goroot("packages of Go") else {
+        return;
+    };
+    let directory = scratch();
+    let variants = ["plain", "noinline"].map(|name| {
+        let flags = if name == "plain" { "" } else { " -l" };
+        format!("{name}={}{flags}", root.display())
+    });
+    let variants = variants.each_ref().map(String::as_str);
+    let options = [
+        "errors",
+        "no/such/package",
+        "-r",
+        "3",
+        "-o",
+        "records",
+        "--flags=-c=1",
+    ];
+    let mut command = compile(directory.path(), &variants, &options);
+    // Of this test alone: what another user has built cannot be relied on.
+    command.env(
+        "XDG_CACHE_HOME",
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-cache"),
+    );
+    let ran: Ran = finish(&mut command).exits(0);
+    let ran = ran.says(&["left out: plain cannot compile no_such_package"]);
+    ran.shows(&[
+        "allocs/op",
+        "B/op",
+        "text-bytes",
+        "errors/phase=be:compilefuncs",
+        "trust first: allocs/op",
+    ]);
+    let records = recorded(directory.path());
+    let samples = samples(&records);
+    let (plain, noinline) = (
+        of(&samples, "errors", "plain"),
+        of(&samples, "errors", "noinline"),
+    );
+    assert_eq!((plain.len(), noinline.len()), (3, 3));
+    for sample in &plain {
+        assert!(exact(sample, "allocs/op") > 1000.0);
+        assert!(exact(sample, "B/op") > exact(sample, "allocs/op"));
+        assert!(exact(sample, "export-bytes") < exact(sample, "object-bytes"));
+        assert!(exact(sample, "GC-cycles/op") >= 0.0);
+    }
+    let text = |sample: &Sample| exact(sample, "text-bytes");
+    assert_ne!(text(plain[0]), text(noinline[0]));
+    assert_eq!(of(&samples, "errors/phase=fe:parse", "plain").len(), 3);
+    let Record::Header(header) = &records[0] else {
+        panic!("{:?}", records[0])
+    };
+    assert!(
+        header.machine["source"].starts_with("go") || header.machine["source"].starts_with("devel")
+    );
+}
+
+#[test]
+fn a_go_compiler_that_cannot_compile_is_told_and_benchmarks_have_names() {
+    let Some(root) = goroot("a broken Go compiler") else {
+        return;
+    };
+    let directory = scratch();
+    let broken = directory.path().join("compile");
+    let script =
+        "#!/bin/sh\ncase $1 in -V=full) echo compile version go1.99;; *) kill -SEGV $$;; esac\n";
+    fs::write(&broken, script).unwrap();
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).unwrap();
+    let good = format!("good={}", root.display());
+    let variants = [good.as_str(), "broken=./compile"];
+    let mut command = compile(directory.path(), &variants, &["errors"]);
+    command.env(
+        "XDG_CACHE_HOME",
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-cache"),
+    );
+    finish(&mut command).refuses(1, &["broken cannot compile errors", "killed by SIGSEGV"]);
+    let check = |pattern: &str, all: &[&str]| {
+        let options = ["--run", pattern];
+        finish(&mut compile(directory.path(), &variants, &options)).refuses(2, all);
+    };
+    check(
+        "^Link",
+        &[
+            "not to be had: LinkCompiler: it measures the linker",
+            "there are Template",
+        ],
+    );
+    check("Nonsense", &["--run matches no benchmark"]);
+    let alone = ["a=./compile", "b=./compile"];
+    finish(&mut compile(directory.path(), &alone, &["errors"])).says(&["--source"]);
+}
+
+#[test]
+fn the_help_tells_what_is_compiled() {
+    run(["compile", "--help"])
+        .exits(0)
+        .shows(&["Template, Unicode", "How far to trust"]);
+}
