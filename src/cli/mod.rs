@@ -4,12 +4,14 @@
 mod aa;
 mod ab;
 mod bench;
+mod build;
 mod compare;
 mod contest;
 mod doctor;
 mod events;
 mod generate;
 mod hold;
+mod identical;
 mod identity;
 mod options;
 mod recorder;
@@ -38,6 +40,10 @@ mod exit {
     pub(super) const REGRESSED: u8 = 3;
     /// Not decided, where that matters (--gate).
     pub(super) const INCONCLUSIVE: u8 = 4;
+    /// Two compilers make different things.
+    pub(super) const DIFFERENT: u8 = 3;
+    /// A compiler makes different things of the same.
+    pub(super) const NONDETERMINISTIC: u8 = 4;
     /// The environment does not allow it.
     pub(super) const REFUSED: u8 = 5;
     /// The command exists but cannot be executed.
@@ -71,6 +77,8 @@ enum Verb {
     Ab(Box<ab::Arguments>),
     Compare(Box<compare::Arguments>),
     Bench(Box<bench::Arguments>),
+    Identical(Box<identical::Arguments>),
+    Build(build::Arguments),
     Hold(hold::Arguments),
     Events(events::Arguments),
     Doctor(doctor::Arguments),
@@ -117,6 +125,8 @@ pub fn main() -> ExitCode {
         Verb::Ab(arguments) => ab::main(*arguments),
         Verb::Compare(arguments) => compare::main(&arguments),
         Verb::Bench(arguments) => bench::main(*arguments),
+        Verb::Identical(arguments) => identical::main(&arguments),
+        Verb::Build(arguments) => build::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),

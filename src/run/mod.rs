@@ -2,8 +2,11 @@
 
 pub mod attach;
 pub mod batch;
+pub mod build;
 pub mod command;
+pub mod compiler;
 pub mod frequency;
+pub mod identical;
 pub mod interrupt;
 pub mod looped;
 pub mod loops;

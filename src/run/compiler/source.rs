@@ -1,0 +1,481 @@
+//! The Go packages of one source, as the toolchain that the source belongs to lists them, and what each needs to be compiled by whichever compiler. Never compiles a package.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::cache::{self, Cache};
+use super::go::{Go, Toolchain};
+use super::invocation::{Invocation, Limits, Words};
+use crate::sample::Cause;
+
+/// Packages with all that they import, each after its imports.
+#[derive(Debug)]
+pub struct Source {
+    /// The toolchain that they belong to.
+    pub go: Go,
+    /// All of them, imported ones too.
+    pub packages: Vec<Package>,
+    /// Export data by the compiler of that toolchain.
+    pub exports: BTreeMap<String, PathBuf>,
+}
+
+/// One package: its files, all with absolute paths, and what it imports.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Package {
+    /// Its import path.
+    pub path: String,
+    /// The directory of its files.
+    pub directory: PathBuf,
+    /// Its Go files.
+    pub go_files: Vec<PathBuf>,
+    /// Its assembly.
+    pub assembly: Vec<PathBuf>,
+    /// Headers that its assembly may include.
+    pub headers: Vec<PathBuf>,
+    /// The packages that it imports, by their real paths.
+    pub imports: Vec<String>,
+    /// What stands in its files for the real path of an import.
+    pub import_map: BTreeMap<String, String>,
+    /// The language version that it is written in: `go1.24`.
+    pub language: Option<String>,
+    /// Whether it is part of the standard library.
+    pub standard: bool,
+    /// Whether it was asked for, and not only imported by what was.
+    pub wanted: bool,
+    /// Why the toolchain could not list or compile it.
+    pub error: Option<String>,
+    pub(super) embeds: Embeds,
+}
+
+/// The patterns of a package's `go:embed` lines and the files that they mean.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(super) struct Embeds {
+    patterns: Vec<String>,
+    files: Vec<String>,
+}
+
+/// One package as `go list -json` prints it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[derive(Default)]
+struct Listed {
+    import_path: String,
+    dir: PathBuf,
+    go_files: Vec<PathBuf>,
+    s_files: Vec<PathBuf>,
+    h_files: Vec<PathBuf>,
+    imports: Vec<String>,
+    import_map: BTreeMap<String, String>,
+    embed_patterns: Vec<String>,
+    embed_files: Vec<String>,
+    export: PathBuf,
+    standard: bool,
+    dep_only: bool,
+    module: Option<ListedModule>,
+    error: Option<ListedError>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[derive(Default)]
+struct ListedModule {
+    go_version: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[derive(Default)]
+struct ListedError {
+    err: String,
+}
+
+const FIELDS: &str = "ImportPath,Dir,GoFiles,SFiles,HFiles,Imports,ImportMap,EmbedPatterns,\
+EmbedFiles,Export,Standard,DepOnly,Module,Error";
+
+impl Source {
+    /// The packages that `patterns` mean, with all that they import; export data is built where
+    /// the cache does not have it.
+    ///
+    /// Errors: the toolchain does not know the patterns, or cannot build for lack of room.
+    pub fn list(
+        go: &Go,
+        patterns: &[String],
+        cache: &Cache,
+        limits: Limits<'_>,
+    ) -> Result<Source, Cause> {
+        let toolchain = go.toolchain()?;
+        let mut arguments: Vec<OsString> = ["list", "-e", "-deps", "-export", "-pgo=off"]
+            .map(OsString::from)
+            .into();
+        arguments.extend([format!("-json={FIELDS}").into(), "--".into()]);
+        arguments.extend(patterns.iter().map(OsString::from));
+        let list = tempfile::NamedTempFile::new()
+            .map_err(|error| cache::unwritable(&std::env::temp_dir(), &error))?;
+        let invocation = Invocation {
+            program: toolchain.go.clone(),
+            arguments,
+            environment: toolchain.environment(cache)?,
+            // The module of the standard library is the one that needs no other.
+            directory: is_standard(toolchain, patterns).then(|| toolchain.root.join("src")),
+            words: Words::OutputTo(list.path().to_owned()),
+            ..Invocation::default()
+        };
+        let ended = invocation.run(limits)?;
+        let complaints = ended.text();
+        if let Some(why) = ended.failure() {
+            let line = complaints.lines().find(|line| !line.starts_with('#'));
+            let said = line.map_or(String::new(), |line| format!(": {}", line.trim()));
+            let cause = Cause::new(format!("go list failed, {why}{said}"));
+            return Err(match complaints.contains("no space left on device") {
+                true => cause.cure("make room, or set XDG_CACHE_HOME and TMPDIR to another disk"),
+                false => cause,
+            });
+        }
+        let list = fs::read(list.path())
+            .map_err(|error| Cause::new(format!("cannot read what go list printed: {error}")))?;
+        let listed = serde_json::Deserializer::from_slice(&list).into_iter::<Listed>();
+        let listed: Vec<Listed> = listed
+            .collect::<Result<_, _>>()
+            .map_err(|error| Cause::new(format!("go list printed what is no JSON: {error}")))?;
+        let release = release(&go.version);
+        let mut exports = BTreeMap::new();
+        let mut packages = Vec::new();
+        for one in listed {
+            // Every compiler knows `unsafe`; where all files are tests there is nothing to compile.
+            if one.import_path == "unsafe" || one.go_files.is_empty() && one.error.is_none() {
+                continue;
+            }
+            if !one.export.as_os_str().is_empty() {
+                exports.insert(one.import_path.clone(), one.export.clone());
+            }
+            packages.push(one.into_package(&release, &complaints));
+        }
+        if !packages.iter().any(|package| package.wanted) {
+            let patterns = patterns.join(" ");
+            return Err(Cause::new(format!("no package is called {patterns}")));
+        }
+        Ok(Source {
+            go: go.clone(),
+            packages,
+            exports,
+        })
+    }
+
+    /// The packages that were asked for.
+    pub fn wanted(&self) -> impl Iterator<Item = &Package> {
+        self.packages.iter().filter(|package| package.wanted)
+    }
+}
+
+/// Whether all patterns mean packages of the toolchain's own standard library or its commands.
+fn is_standard(toolchain: &Toolchain, patterns: &[String]) -> bool {
+    patterns.iter().all(|pattern| {
+        let (first, _) = pattern.split_once("/...").unwrap_or((pattern, ""));
+        ["std", "cmd"].contains(&first)
+            || !first.starts_with('.') && toolchain.root.join("src").join(first).is_dir()
+    })
+}
+
+/// The language version of a release: `go1.24` of `go1.24.11`.
+fn release(version: &str) -> Option<String> {
+    let word = version
+        .split([' ', '-'])
+        .find(|word| word.starts_with("go1."))?;
+    let digits = |text: &str| {
+        text.chars()
+            .take_while(char::is_ascii_digit)
+            .collect::<String>()
+    };
+    Some(format!("go1.{}", digits(&word["go1.".len()..])))
+}
+
+impl Listed {
+    fn into_package(self, release: &Option<String>, complaints: &str) -> Package {
+        let within = |files: Vec<PathBuf>| files.iter().map(|file| self.dir.join(file)).collect();
+        let unbuilt = self.export.as_os_str().is_empty();
+        let complaint = || complaint(complaints, &self.import_path);
+        Package {
+            go_files: within(self.go_files),
+            assembly: within(self.s_files),
+            headers: within(self.h_files),
+            // Not compiled, but part of the language.
+            imports: self
+                .imports
+                .into_iter()
+                .filter(|path| path != "unsafe" && path != "C")
+                .collect(),
+            import_map: self.import_map,
+            language: match (self.standard, self.module) {
+                (true, _) => release.clone(),
+                (false, Some(module)) if !module.go_version.is_empty() => {
+                    let version = module.go_version;
+                    Some(format!("go{}", version))
+                }
+                _ => None,
+            },
+            standard: self.standard,
+            wanted: !self.dep_only,
+            error: match self.error {
+                Some(error) => Some(error.err.trim().to_owned()),
+                None if unbuilt => Some(complaint()),
+                None => None,
+            },
+            embeds: Embeds {
+                patterns: self.embed_patterns,
+                files: self.embed_files,
+            },
+            path: self.import_path,
+            directory: self.dir,
+        }
+    }
+}
+
+/// What the go command complained of about one package.
+fn complaint(complaints: &str, path: &str) -> String {
+    let heading = format!("# {path}");
+    let mut lines = complaints
+        .lines()
+        .skip_while(|line| *line != heading)
+        .skip(1);
+    let line = lines.next().or_else(|| complaints.lines().next());
+    line.unwrap_or("it was not compiled, and no reason given")
+        .trim()
+        .to_owned()
+}
+
+impl Package {
+    /// The compiler's import configuration: where the export data of each import is.
+    ///
+    /// Errors: there is none for an import.
+    pub fn import_configuration(
+        &self,
+        exports: &BTreeMap<String, PathBuf>,
+    ) -> Result<String, Cause> {
+        let mut text = "# import config\n".to_owned();
+        for (written, real) in &self.import_map {
+            // A String takes all that is written to it.
+            let _ = writeln!(text, "importmap {written}={real}");
+        }
+        for import in self.imports.iter().collect::<BTreeSet<_>>() {
+            let file = exports.get(import).ok_or_else(|| {
+                Cause::new(format!("it imports {import}, which could not be compiled"))
+            })?;
+            let _ = writeln!(text, "packagefile {import}={}", file.display());
+        }
+        Ok(text)
+    }
+
+    /// The compiler's configuration of embedded files, where the package embeds any.
+    pub(super) fn embed_configuration(&self) -> Option<String> {
+        if self.embeds.patterns.is_empty() {
+            return None;
+        }
+        let patterns: BTreeMap<&str, Vec<&String>> = self
+            .embeds
+            .patterns
+            .iter()
+            .map(|pattern| {
+                let files = self.embeds.files.iter();
+                (
+                    pattern.as_str(),
+                    files.filter(|file| embeds(pattern, file)).collect(),
+                )
+            })
+            .collect();
+        let files: BTreeMap<&String, PathBuf> = self
+            .embeds
+            .files
+            .iter()
+            .map(|file| (file, self.directory.join(file)))
+            .collect();
+        Some(json!({ "Patterns": patterns, "Files": files }).to_string())
+    }
+
+    /// A hash of all that stands in its files.
+    pub(super) fn hash(&self) -> Result<Vec<u8>, Cause> {
+        let mut hash = Sha256::new();
+        let embedded = self
+            .embeds
+            .files
+            .iter()
+            .map(|file| self.directory.join(file));
+        let own = [&self.go_files, &self.assembly, &self.headers];
+        for file in own.into_iter().flatten().cloned().chain(embedded) {
+            let content = fs::read(&file)
+                .map_err(|error| Cause::new(format!("cannot read {}: {error}", file.display())))?;
+            hash.update(format!("{} {}\n", file.display(), content.len()));
+            hash.update(content);
+        }
+        Ok(hash.finalize().to_vec())
+    }
+
+    /// What the assembler tells the compiler of the package's assembly, kept by content; `None`
+    /// where there is no assembly.
+    ///
+    /// Errors: the assembler does not understand it, or the cache cannot be written.
+    pub(super) fn assembly_symbols(
+        &self,
+        toolchain: &Toolchain,
+        cache: &Cache,
+        limits: Limits<'_>,
+    ) -> Result<Option<PathBuf>, Cause> {
+        if self.assembly.is_empty() {
+            return Ok(None);
+        }
+        let scratch = tempfile::tempdir()
+            .map_err(|error| cache::unwritable(&std::env::temp_dir(), &error))?;
+        let output = scratch.path().join("symabis");
+        // What the compiler would write there is not known before it has run.
+        let header = scratch.path().join("go_asm.h");
+        fs::write(&header, "").map_err(|error| cache::unwritable(&header, &error))?;
+        let mut arguments: Vec<OsString> = vec!["-p".into(), self.path.clone().into()];
+        for directory in [scratch.path(), &toolchain.root.join("pkg/include")] {
+            arguments.extend(["-I".into(), directory.into()]);
+        }
+        for (key, value) in &toolchain.target {
+            arguments.extend(["-D".into(), format!("{key}_{value}").into()]);
+        }
+        arguments.extend(["-gensymabis".into(), "-o".into(), output.clone().into()]);
+        arguments.extend(self.assembly.iter().map(OsString::from));
+        let assembler = Invocation {
+            program: toolchain.tools.join("asm"),
+            arguments,
+            environment: toolchain.environment(cache)?,
+            directory: Some(self.directory.clone()),
+            ..Invocation::default()
+        };
+        let ended = assembler.run(limits)?;
+        if let Some(why) = ended.failure() {
+            let said = ended.first_line().unwrap_or(why);
+            return Err(Cause::new(format!(
+                "its assembly is not understood: {said}"
+            )));
+        }
+        let symbols = fs::read(&output)
+            .map_err(|error| Cause::new(format!("cannot read {}: {error}", output.display())))?;
+        cache.keep("inputs", &symbols).map(Some)
+    }
+}
+
+/// Whether an embedded file, which some pattern of the package means, is meant by this one: the
+/// pattern matches it or a directory that it is in.
+fn embeds(pattern: &str, file: &str) -> bool {
+    let pattern: Vec<&str> = pattern
+        .strip_prefix("all:")
+        .unwrap_or(pattern)
+        .split('/')
+        .collect();
+    let file: Vec<&str> = file.split('/').collect();
+    pattern == ["."]
+        || pattern.len() <= file.len()
+            && pattern
+                .iter()
+                .zip(&file)
+                .all(|(pattern, name)| matches(pattern.as_bytes(), name.as_bytes()))
+}
+
+/// Go's `path.Match` within one component, without its character classes' errors.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match pattern {
+        [] => name.is_empty(),
+        [b'*', rest @ ..] => (0..=name.len()).any(|skipped| matches(rest, &name[skipped..])),
+        [b'?', rest @ ..] => !name.is_empty() && matches(rest, &name[1..]),
+        [b'[', rest @ ..] => {
+            let (Some(end), Some((&byte, others))) = (
+                rest.iter().skip(1).position(|&byte| byte == b']'),
+                name.split_first(),
+            ) else {
+                return false;
+            };
+            let (class, after) = (&rest[..=end], &rest[end + 2..]);
+            let (negated, class) = match class.strip_prefix(b"^") {
+                Some(class) => (true, class),
+                None => (false, class),
+            };
+            let mut found = false;
+            let mut left = class;
+            while let [first, more @ ..] = left {
+                left = match more {
+                    [b'-', last, beyond @ ..] => {
+                        found |= (*first..=*last).contains(&byte);
+                        beyond
+                    }
+                    _ => {
+                        found |= *first == byte;
+                        more
+                    }
+                };
+            }
+            found != negated && matches(after, others)
+        }
+        [b'\\', byte, rest @ ..] | [byte, rest @ ..] => {
+            name.first() == Some(byte) && matches(rest, &name[1..])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_language_is_that_of_the_release() {
+        let check = |version, want: Option<&str>| {
+            assert_eq!(release(version).as_deref(), want, "{version}");
+        };
+        check("go1.24.11", Some("go1.24"));
+        check("go1.27rc1", Some("go1.27"));
+        check("devel go1.26-0a1b2c3 Tue Nov 4 2025", Some("go1.26"));
+        check("go1.26-devel_0a1b2c3", Some("go1.26"));
+        check("devel +0a1b2c3", None);
+    }
+
+    #[test]
+    fn imports_are_configured_by_their_real_paths() {
+        let package = Package {
+            imports: vec!["vendor/x/y".into(), "fmt".into(), "fmt".into()],
+            import_map: [("x/y".to_owned(), "vendor/x/y".to_owned())].into(),
+            ..Package::default()
+        };
+        let exports = ["fmt", "vendor/x/y", "os"]
+            .map(|path| (path.to_owned(), PathBuf::from("/e").join(path)));
+        let mut exports = BTreeMap::from(exports);
+        let want = "# import config\nimportmap x/y=vendor/x/y\npackagefile fmt=/e/fmt\n\
+            packagefile vendor/x/y=/e/vendor/x/y\n";
+        assert_eq!(package.import_configuration(&exports).unwrap(), want);
+        exports.remove("fmt");
+        let cause = package.import_configuration(&exports).unwrap_err();
+        assert_eq!(cause.why, "it imports fmt, which could not be compiled");
+    }
+
+    #[test]
+    fn embedded_files_are_dealt_to_their_patterns() {
+        let check =
+            |pattern, file, want| assert_eq!(embeds(pattern, file), want, "{pattern} {file}");
+        check("a.txt", "a.txt", true);
+        check("a.txt", "b.txt", false);
+        check("data", "data/x/y", true);
+        check("all:data", "data/.hidden", true);
+        check("data/*.txt", "data/a.txt", true);
+        check("data/*.txt", "data/a.bin", false);
+        check("data/*/x", "data/a/x", true);
+        check("*", "data/a", true);
+        check("t?st[a-c].go", "testb.go", true);
+        check("t?st[^a-c].go", "testb.go", false);
+        check("data/x", "data", false);
+    }
+
+    #[test]
+    fn a_complaint_is_found_by_its_heading() {
+        let complaints = "# a\na.go:1: bad\n# b\nb.go:2: worse\n";
+        assert_eq!(complaint(complaints, "b"), "b.go:2: worse");
+        assert_eq!(complaint("go: no room\n", "b"), "go: no room");
+    }
+}
