@@ -86,6 +86,19 @@ impl<'p> Command<'p> {
         options: Options,
         plan: &'p Plan,
     ) -> Result<Command<'p>, Error> {
+        Command::in_environment(name, variant, options, super::environment()?, plan)
+    }
+
+    /// The same, with another environment than ours: `KEY=value` for each variable.
+    ///
+    /// Errors: those of [`Command::new`].
+    pub fn in_environment(
+        name: Name,
+        variant: &str,
+        options: Options,
+        environment: Vec<CString>,
+        plan: &'p Plan,
+    ) -> Result<Command<'p>, Error> {
         let path = find_program(&options.argv[0])?;
         let null = |write: bool| {
             OpenOptions::new()
@@ -131,7 +144,7 @@ impl<'p> Command<'p> {
                 .cloned()
                 .map(c_string)
                 .collect::<Result<_, _>>()?,
-            envp: super::environment()?,
+            envp: environment,
             files,
             entrance: options.surroundings.entrance.clone(),
             affinity: options.surroundings.affinity()?,
