@@ -11,6 +11,8 @@
 //! Last, the culprit is compared with its parent in pairs of their own. Figures that do not vary
 //! need none of that: they are searched by halves, one run a commit.
 
+pub mod history;
+pub mod record;
 mod search;
 mod simulation;
 mod survey;
@@ -240,6 +242,12 @@ impl Bisection {
     pub fn posterior(&self) -> Option<(RangeInclusive<usize>, Posterior)> {
         let search = self.searches.get(self.findings.len())?;
         Some((search.range(), search.posterior()?))
+    }
+
+    /// How many builds and runs (pairs counted once) it will probably still take: half of what
+    /// there is to know with each build, and of what is left so much with every run as it tells.
+    pub fn remaining(&self) -> Option<(usize, usize)> {
+        self.searches.get(self.findings.len())?.remaining()
     }
 
     /// What is known of the ranges that were searched.

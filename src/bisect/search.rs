@@ -293,6 +293,27 @@ impl Search {
         places
     }
 
+    /// How many builds and pairs it will probably still take.
+    pub(super) fn remaining(&self) -> Option<(usize, usize)> {
+        let posterior = self.posterior()?;
+        let places: usize = posterior
+            .credible(SURE)
+            .into_iter()
+            .map(|range| range.filter(|&place| posterior.at(place) > 0.0).count())
+            .sum();
+        let best = posterior.best();
+        let distance = (best.change.abs() / best.sigma).max(LEAST_DISTANCE);
+        // Beside the culprit, its parent is needed.
+        let open = self
+            .sites
+            .iter()
+            .filter(|site| site.state == State::Unbuilt);
+        let builds = ((places as f64).log2().ceil() as usize).min(open.count());
+        let share = information(0.5, distance);
+        let pairs = (places.max(1) as f64).ln() / share + LOOKS[0] as f64 / share.min(0.5);
+        Some((builds, pairs.ceil() as usize))
+    }
+
     /// Whether no place between `before` and `place` can be measured.
     pub(super) fn adjacent(&self, before: usize, place: usize) -> bool {
         let between = &self.sites[before + 1 - self.first..place - self.first];

@@ -4,6 +4,7 @@
 mod aa;
 mod ab;
 mod bench;
+mod bisect;
 mod build;
 mod compare;
 mod contest;
@@ -77,6 +78,7 @@ enum Verb {
     Ab(Box<ab::Arguments>),
     Compare(Box<compare::Arguments>),
     Bench(Box<bench::Arguments>),
+    Bisect(Box<bisect::Arguments>),
     Identical(Box<identical::Arguments>),
     Build(build::Arguments),
     Hold(hold::Arguments),
@@ -125,6 +127,7 @@ pub fn main() -> ExitCode {
         Verb::Ab(arguments) => ab::main(*arguments),
         Verb::Compare(arguments) => compare::main(&arguments),
         Verb::Bench(arguments) => bench::main(*arguments),
+        Verb::Bisect(arguments) => bisect::main(*arguments),
         Verb::Identical(arguments) => identical::main(&arguments),
         Verb::Build(arguments) => build::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),

@@ -272,7 +272,19 @@ fn cpus_used(counted: &[(Kind, Value)], wall: Duration) -> Option<Value> {
 
 /// Our environment, to be handed on as it is.
 fn environment() -> Result<Vec<CString>, Error> {
-    let joined = variables()?.into_iter().map(|(mut key, value)| {
+    environment_with(&[])
+}
+
+/// Our environment, in which these variables are set.
+///
+/// Errors: [`Error::System`] when one of them has a NUL byte.
+pub fn environment_with(set: &[(&str, OsString)]) -> Result<Vec<CString>, Error> {
+    let users = variables()?.into_iter();
+    let users = users.filter(|(key, _)| !set.iter().any(|(name, _)| key == name));
+    let set = set
+        .iter()
+        .map(|(key, value)| (OsString::from(key), value.clone()));
+    let joined = users.chain(set).map(|(mut key, value)| {
         key.push("=");
         key.push(value);
         key
