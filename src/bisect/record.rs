@@ -71,6 +71,8 @@ impl Decoder {
         let mut events = Vec::new();
         let continues = match (record, self.run.first()) {
             (Record::Sample(sample), Some(first)) => sample.order == first.order,
+            // Units are told where their first figure is.
+            (Record::Unit(_), _) => true,
             _ => false,
         };
         if !continues {
@@ -179,7 +181,8 @@ pub fn figure(samples: &[Sample], unit: &Unit) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Failure, Figure, Header, Name, Value};
+    use crate::sample::{Failure, Figure, Header, Name, UnitMeta, Value};
+    use crate::unit::Assume;
 
     fn sample(
         variant: &str,
@@ -284,6 +287,11 @@ mod tests {
         check(
             &[
                 sample("b", 0, 0, &[(ALONE, "1")], 100.0),
+                Record::Unit(UnitMeta {
+                    unit: Unit::named("allocs/op"),
+                    better: None,
+                    assume: Assume::Nothing,
+                }),
                 sample("b", 0, 0, from, 2.0),
                 sample("b", 0, 0, from, 8.0),
             ],

@@ -3,6 +3,7 @@
 mod ab;
 mod attach;
 mod bench;
+mod bisect;
 mod common;
 mod compare;
 mod ends;
