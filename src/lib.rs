@@ -82,11 +82,9 @@
 //! 2  devices    perf  machine  probe
 //!    knowledge  format  query  stats    (no kernel: Read, Write, &[f64])
 //! 3  work       run  compare  doctor
-//! 4  use        report
+//! 4  use        report  bisect
 //! 5  door       cli  main.rs            the sole printer, the sole exit code
 //! ```
-//!
-//! To come, on its floor: `bisect` (4).
 //!
 //! ## Invariants, absences included
 //!
@@ -311,6 +309,7 @@
 //! - A proof by exact counts on a real PMU: `tests/pmu`, which `tests/vm/test.sh` runs in a virtual
 //!   machine made of Debian packages. What a user meets, on any machine: `tests/cli`.
 
+pub mod bisect;
 pub mod cli;
 pub mod compare;
 pub mod doctor;

@@ -4,6 +4,7 @@
 mod aa;
 mod ab;
 mod bench;
+mod bisect;
 mod build;
 mod compare;
 mod compile;
@@ -85,6 +86,7 @@ enum Verb {
     Syscalls(Box<syscalls::Arguments>),
     Faults(Box<faults::Arguments>),
     Sweep(Box<sweep::Arguments>),
+    Bisect(Box<bisect::Arguments>),
     Identical(Box<identical::Arguments>),
     Build(build::Arguments),
     Hold(hold::Arguments),
@@ -137,6 +139,7 @@ pub fn main() -> ExitCode {
         Verb::Syscalls(arguments) => syscalls::main(*arguments),
         Verb::Faults(arguments) => faults::main(&arguments),
         Verb::Sweep(arguments) => sweep::main(*arguments),
+        Verb::Bisect(arguments) => bisect::main(*arguments),
         Verb::Identical(arguments) => identical::main(&arguments),
         Verb::Build(arguments) => build::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),

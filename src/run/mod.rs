@@ -284,7 +284,19 @@ fn cpus_used(counted: &[(Kind, Value)], wall: Duration) -> Option<Value> {
 
 /// Our environment, to be handed on as it is.
 fn environment() -> Result<Vec<CString>, Error> {
-    joined(variables()?)
+    environment_with(&[])
+}
+
+/// Our environment, in which these variables are set.
+///
+/// Errors: [`Error::System`] when one of them has a NUL byte.
+pub fn environment_with(set: &[(&str, OsString)]) -> Result<Vec<CString>, Error> {
+    let users = variables()?.into_iter();
+    let users = users.filter(|(key, _)| !set.iter().any(|(name, _)| key == name));
+    let set = set
+        .iter()
+        .map(|(key, value)| (OsString::from(key), value.clone()));
+    joined(users.chain(set).collect())
 }
 
 /// An environment in the form that the kernel takes.

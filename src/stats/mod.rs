@@ -7,7 +7,8 @@
 //! one stands beside a run of the other, [`comparison`] for groups, for figures that do not vary,
 //! for families and verdicts, and [`sequential::Rule`] for the levels. Below them lie the tests
 //! ([`signed_rank`], [`mann_whitney`]) and [`order`] statistics; [`series`] looks at one series in
-//! time order, and [`regression`] at one figure against another.
+//! time order, [`regression`] at one figure against another, [`step`] for the place of one change
+//! in a history.
 
 pub mod comparison;
 mod fourier;
@@ -19,6 +20,7 @@ pub mod regression;
 pub mod sequential;
 pub mod series;
 pub mod signed_rank;
+pub mod step;
 
 /// An interval that holds the estimated quantity with a known probability.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,6 +3,7 @@
 mod ab;
 mod attach;
 mod bench;
+mod bisect;
 mod build;
 mod common;
 mod compare;

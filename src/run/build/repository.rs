@@ -120,6 +120,13 @@ impl Repository {
         })
     }
 
+    /// What git says in this repository to these arguments, which must change nothing in it.
+    ///
+    /// Errors: git fails; its first complaint.
+    pub fn ask(&self, arguments: &[&str], limits: Limits<'_>) -> Result<String, Cause> {
+        ask(arguments, &self.path, limits)
+    }
+
     /// The commit that a revision means.
     pub fn commit(&self, revision: &str, limits: Limits<'_>) -> Result<Commit, Cause> {
         let peeled = format!("{revision}^{{commit}}");
