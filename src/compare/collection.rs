@@ -473,6 +473,7 @@ impl Slot {
         if let Figures::Chunks { first, count, .. } = self.figures {
             let chunks = &stores[self.table as usize].chunks;
             let (mut at, mut left) = (first, count as usize);
+            cell.figures.reserve_exact(left);
             while at != NONE {
                 let chunk = &chunks[at as usize];
                 let some = left.min(CHUNK);

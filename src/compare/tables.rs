@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::thread;
 
 use super::collection::{NONE, Slot, usual};
-use super::{Cell, Collection, Judge, Judgement, as_family};
+use super::{Cell, Collection, Judge, Judgement, as_family, parallel};
 use crate::query::{Key, Projection};
 use crate::sample::UnitMeta;
 use crate::stats::comparison::{Basis, Gate, Verdict};
@@ -317,8 +316,9 @@ impl Grid {
 }
 
 fn in_order(projection: &Projection, keys: impl Iterator<Item = Key>) -> Vec<Key> {
-    let distinct: HashSet<Key> = keys.collect();
-    let mut keys: Vec<Key> = distinct.into_iter().collect();
+    // Mostly they come in order, which makes sorting short.
+    let mut seen = HashSet::new();
+    let mut keys: Vec<Key> = keys.filter(|&key| seen.insert(key)).collect();
     projection.sort(&mut keys);
     keys
 }
@@ -341,53 +341,20 @@ struct Draft {
     change: Option<Box<Change>>,
 }
 
-/// So many rows at a time are given to each thread.
-const BLOCK: usize = 512;
-
 impl Maker<'_> {
     /// Hands over the rows in their order.
     fn rows(&self, mut sink: impl FnMut(Key, Vec<Option<Draft>>)) {
-        let all = self.grid.rows.len();
-        let threads = match thread::available_parallelism() {
-            Ok(threads) if all > BLOCK => threads.get(),
-            _ => 1,
-        };
-        for begin in (0..all).step_by(BLOCK * threads) {
-            let end = (begin + BLOCK * threads).min(all);
-            let blocks: Vec<_> = (begin..end).step_by(BLOCK).collect();
-            let make = |&from: &usize| -> Vec<_> {
-                let to = (from + BLOCK).min(end);
-                (from..to).map(|at| self.row(at)).collect()
-            };
-            let made: Vec<Vec<_>> = match &blocks[..] {
-                [one] => vec![make(one)],
-                several => thread::scope(|scope| {
-                    let make = &make;
-                    let begun: Vec<_> = several
-                        .iter()
-                        .map(|from| {
-                            (
-                                from,
-                                thread::Builder::new().spawn_scoped(scope, move || make(from)),
-                            )
-                        })
-                        .collect();
-                    begun
-                        .into_iter()
-                        .map(
-                            |(from, thread)| match thread.map(thread::ScopedJoinHandle::join) {
-                                Ok(Ok(rows)) => rows,
-                                // No thread is to be had: we do it ourselves.
-                                _ => make(from),
-                            },
-                        )
-                        .collect()
-                }),
-            };
-            for (at, row) in (begin..).zip(made.into_iter().flatten()) {
-                sink(self.grid.rows[at], row);
-            }
-        }
+        let mut keys = self.grid.rows.iter();
+        parallel::in_order(
+            self.grid.rows.len(),
+            256,
+            |range| -> Vec<_> { range.map(|at| self.row(at)).collect() },
+            |rows| {
+                keys.by_ref()
+                    .zip(rows)
+                    .for_each(|(&key, row)| sink(key, row))
+            },
+        );
     }
 
     fn row(&self, at: usize) -> Vec<Option<Draft>> {
@@ -454,9 +421,9 @@ impl Maker<'_> {
     }
 
     fn median(&self, figures: &[f64]) -> Option<Middle> {
-        let interval = order::benchstat_interval(figures, self.confidence)?;
+        let (center, interval) = order::benchstat_median(figures, self.confidence)?;
         Some(Middle {
-            center: order::median(figures)?,
+            center,
             low: interval.low,
             high: interval.high,
         })
@@ -739,7 +706,7 @@ impl Needs {
                 (old < alone, alone, in_family, "pairs")
             }
             false => {
-                let too_few = mann_whitney::least_p(old, new) > alpha;
+                let too_few = old.min(new) < self.alone && mann_whitney::least_p(old, new) > alpha;
                 (too_few, self.alone, self.in_family, "runs a side")
             }
         };

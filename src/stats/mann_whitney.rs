@@ -29,6 +29,9 @@ const MOST_STEPS: usize = 200_000_000;
 /// The most differences that are listed to find some of them.
 const MOST_LISTED: usize = 4096;
 
+/// Groups up to this size are many in files, thousands of them of the same size.
+const SMALL: usize = 32;
+
 /// Null distributions by the sizes of the groups.
 type Nulls = HashMap<(usize, usize), Rc<Vec<f64>>>;
 
@@ -75,7 +78,10 @@ pub fn interval(old: &[f64], new: &[f64], confidence: f64) -> Option<Interval> {
 ///
 /// `None` when not even 0 is significant. Exact but for a few figures against very many.
 pub fn critical(m: usize, n: usize, alpha: f64) -> Option<(usize, f64)> {
-    if !(alpha > 0.0 && alpha < 1.0) || m == 0 || n == 0 || 2.0 * deals(m, n) > alpha {
+    if !(alpha > 0.0 && alpha < 1.0) || m == 0 || n == 0 {
+        return None;
+    }
+    if m.max(n) > SMALL && 2.0 * deals(m, n) > alpha {
         return None;
     }
     if let Some(sum) = RankSum::of_groups(m, n) {
@@ -88,16 +94,11 @@ pub fn critical(m: usize, n: usize, alpha: f64) -> Option<(usize, f64)> {
         let p = 2.0 * normal::cumulative((c + 0.5 - mean) / deviation);
         return Some((c as usize, p));
     }
-    let mut p = 0.0;
-    let mut found = None;
-    for (u, probability) in untied(m, n).iter().enumerate() {
-        p += 2.0 * probability;
-        if p > alpha {
-            break;
-        }
-        found = Some((u, p));
-    }
-    found
+    let at_most = untied(m, n);
+    let c = at_most
+        .partition_point(|p| 2.0 * p <= alpha)
+        .checked_sub(1)?;
+    Some((c, 2.0 * at_most[c]))
 }
 
 /// The least two-sided p that `m` and `n` figures can have: 2 / C(m + n, m).
@@ -141,7 +142,13 @@ pub(super) fn test_sorted(old: &[f64], new: &[f64]) -> MannWhitney {
         }
         Tail::ending(&with_ties(&ties, m, n, near))
     } else {
-        Tail::ending(&untied(m, n)[..=near / 2])
+        let at_most = untied(m, n);
+        let u = near / 2;
+        let below = u.checked_sub(1).map_or(0.0, |below| at_most[below]);
+        Tail {
+            at_most: at_most[u],
+            at: at_most[u] - below,
+        }
     };
     let far = (1.0 - (at_most - at)).min(1.0);
     let (less, greater) = if turned {
@@ -158,32 +165,75 @@ pub(super) fn test_sorted(old: &[f64], new: &[f64]) -> MannWhitney {
     }
 }
 
-/// The differences of every new and every old figure, in rising order.
+/// The differences of every new and every old figure, by rank.
+///
+/// Only some half a dozen ranks are asked for. So the differences are not sorted: each is put into
+/// one of 256 buckets, which follow each other in rising order, and only a bucket that holds a
+/// wanted rank is sorted.
 pub(super) struct Differences<'a> {
     old: &'a [f64],
     new: &'a [f64],
-    /// All of them, unless they are many.
+    /// All of them, bucket by bucket, unless they are many.
     listed: Vec<f64>,
+    /// Where each bucket ends.
+    ends: [u16; 256],
 }
 
 impl Differences<'_> {
     /// Those of figures in rising order.
     pub(super) fn new<'a>(old: &'a [f64], new: &'a [f64]) -> Differences<'a> {
-        let mut listed = Vec::new();
-        if old.len() * new.len() <= MOST_LISTED {
-            listed.extend(old.iter().flat_map(|a| new.iter().map(move |b| b - a)));
-            listed.sort_unstable_by(f64::total_cmp);
+        let mut differences = Differences {
+            old,
+            new,
+            listed: Vec::new(),
+            ends: [0; 256],
+        };
+        if old.len() * new.len() <= MOST_LISTED && !old.is_empty() && !new.is_empty() {
+            differences.list();
         }
-        Differences { old, new, listed }
+        differences
+    }
+
+    /// Puts all of them into buckets.
+    fn list(&mut self) {
+        let Differences { old, new, .. } = *self;
+        let (few_old, few_new) = (old.len() / 6, new.len() / 6);
+        // Where the ranks that matter lie, whatever the outermost figures are.
+        let low = new[few_new] - old[old.len() - 1 - few_old];
+        let high = new[new.len() - 1 - few_new] - old[few_old];
+        let scale = 255.0 / (high - low);
+        // Each step follows the order, rounding and saturation included, and what is no number
+        // (all are alike, or some are infinite) becomes 0 with all that is smaller.
+        let bucket = |difference: f64| ((difference - low) * scale) as u8;
+        let mut buckets = Vec::with_capacity(old.len() * new.len());
+        for a in old {
+            buckets.extend(new.iter().map(|b| bucket(b - a)));
+        }
+        for &bucket in &buckets {
+            self.ends[usize::from(bucket)] += 1;
+        }
+        let mut begin = 0;
+        for end in &mut self.ends {
+            (*end, begin) = (begin, begin + *end);
+        }
+        self.listed.resize(buckets.len(), 0.0);
+        let mut buckets = buckets.into_iter();
+        for a in old {
+            for (b, bucket) in new.iter().zip(&mut buckets) {
+                let end = &mut self.ends[usize::from(bucket)];
+                self.listed[usize::from(*end)] = b - a;
+                *end += 1;
+            }
+        }
     }
 
     /// [`hodges_lehmann`].
-    pub(super) fn middle(&self) -> f64 {
+    pub(super) fn middle(&mut self) -> f64 {
         middle(self.old.len() * self.new.len(), |rank| self.at(rank))
     }
 
     /// [`interval`].
-    pub(super) fn interval(&self, confidence: f64) -> Option<Interval> {
+    pub(super) fn interval(&mut self, confidence: f64) -> Option<Interval> {
         let (m, n) = (self.old.len(), self.new.len());
         let (below, p) = critical(m, n, 1.0 - confidence)?;
         Some(Interval {
@@ -194,11 +244,15 @@ impl Differences<'_> {
     }
 
     /// The `rank`-th smallest, from 1.
-    fn at(&self, rank: usize) -> f64 {
-        match self.listed.get(rank - 1) {
-            Some(&listed) => listed,
-            None => parted_difference(self.old, self.new, rank),
+    fn at(&mut self, rank: usize) -> f64 {
+        if self.listed.is_empty() {
+            return parted_difference(self.old, self.new, rank);
         }
+        let bucket = self.ends.partition_point(|&end| usize::from(end) < rank);
+        let begin = bucket.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let bucket = &mut self.listed[usize::from(begin)..usize::from(self.ends[bucket])];
+        bucket.sort_unstable_by(f64::total_cmp);
+        bucket[rank - 1 - usize::from(begin)]
     }
 }
 
@@ -237,17 +291,22 @@ fn doubled_u(old: &[f64], new: &[f64]) -> (usize, Vec<usize>) {
     (doubled, ties)
 }
 
-/// The probabilities of U = 0 … mn/2 for `m` and `n` figures without ties.
+/// The probabilities of a U of at most 0 … mn/2 for `m` and `n` figures without ties.
 fn untied(m: usize, n: usize) -> Rc<Vec<f64>> {
-    // Files hold thousands of benchmarks with the same number of runs.
     thread_local! {
         static KNOWN: RefCell<Nulls> = RefCell::default();
     }
     let sizes = (m.min(n), m.max(n));
-    let small = m.max(n) <= 32;
+    let small = sizes.1 <= SMALL;
     let known = KNOWN.with_borrow(|known| known.get(&sizes).filter(|_| small).cloned());
     known.unwrap_or_else(|| {
-        let null = Rc::new(count_untied(sizes.0, sizes.1));
+        let mut null = count_untied(sizes.0, sizes.1);
+        let mut sum = 0.0;
+        for p in &mut null {
+            sum += *p;
+            *p = sum;
+        }
+        let null = Rc::new(null);
         if small {
             KNOWN.with_borrow_mut(|known| known.insert(sizes, null.clone()));
         }
@@ -255,7 +314,7 @@ fn untied(m: usize, n: usize) -> Rc<Vec<f64>> {
     })
 }
 
-/// [`untied`], counted; `m` is not the larger.
+/// The probabilities of each of these U; `m` is not the larger.
 fn count_untied(m: usize, n: usize) -> Vec<f64> {
     let (limit, deal) = (m * n / 2, deals(m, n));
     if deal * 2f64.powi(52) < 1.0 {
@@ -518,7 +577,7 @@ mod tests {
             (24, 29),
         ] {
             let null = with_ties(&vec![1; m + n], m, n, m * n / 2);
-            let plain = untied(m, n);
+            let plain = count_untied(m.min(n), m.max(n));
             let (mut at_most, sum) = (0.0, RankSum::of_groups(m, n));
             for (u, &at) in null.iter().enumerate() {
                 at_most += at;
