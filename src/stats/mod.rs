@@ -13,11 +13,13 @@ pub mod comparison;
 mod fourier;
 pub mod mann_whitney;
 mod normal;
+mod null;
 pub mod order;
 pub mod paired;
 pub mod sequential;
 pub mod series;
 pub mod signed_rank;
+mod tied;
 
 /// An interval that holds the estimated quantity with a known probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
