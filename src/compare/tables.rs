@@ -1,6 +1,6 @@
 //! Tables of a collection: what each cell's figures come to, how they differ from those of the first column, and what that means. Never writes a text but its notes, never looks at a record.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::collection::{NONE, Slot, usual};
@@ -231,17 +231,20 @@ fn config(projection: &Projection, key: Key) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What keys are called; each name is kept once.
+/// What keys are called, by their numbers; each name is kept once.
 #[derive(Default)]
-struct Names(HashMap<Key, Arc<str>>);
+struct Names(Vec<Option<Arc<str>>>);
 
 impl Names {
     fn of(&mut self, projection: &Projection, key: Key) -> Arc<str> {
+        if self.0.len() <= key.number() {
+            self.0.resize(key.number() + 1, None);
+        }
         let label = || match projection.label(key) {
             label if label.is_empty() => "(none)".into(),
             label => label.into(),
         };
-        Arc::clone(self.0.entry(key).or_insert_with(label))
+        Arc::clone(self.0[key.number()].get_or_insert_with(label))
     }
 }
 
@@ -291,17 +294,19 @@ impl Grid {
         if size > places.len() * 16 + 100_000 {
             return Err(sparse);
         }
-        let index = |keys: &[Key]| -> HashMap<Key, usize> {
-            keys.iter()
-                .enumerate()
-                .map(|(at, &key)| (key, at))
-                .collect()
+        let index = |keys: &[Key]| -> Vec<usize> {
+            let mut places = vec![0; keys.iter().map(|key| key.number() + 1).max().unwrap_or(0)];
+            (0..)
+                .zip(keys)
+                .for_each(|(at, key)| places[key.number()] = at);
+            places
         };
         let (row_at, column_at) = (index(&rows), index(&columns));
         let mut slots = vec![NONE; size];
         for (group, slot) in places {
             let (row, column, _) = keys(group);
-            slots[row_at[&row] * columns.len() + column_at[&column]] = slot;
+            let (row, column) = (row_at[row.number()], column_at[column.number()]);
+            slots[row * columns.len() + column] = slot;
         }
         Ok(Grid {
             rows,
@@ -317,8 +322,14 @@ impl Grid {
 
 fn in_order(projection: &Projection, keys: impl Iterator<Item = Key>) -> Vec<Key> {
     // Mostly they come in order, which makes sorting short.
-    let mut seen = HashSet::new();
-    let mut keys: Vec<Key> = keys.filter(|&key| seen.insert(key)).collect();
+    let mut seen = Vec::new();
+    let mut is_new = |key: &Key| {
+        if seen.len() <= key.number() {
+            seen.resize(key.number() + 1, false);
+        }
+        !std::mem::replace(&mut seen[key.number()], true)
+    };
+    let mut keys: Vec<Key> = keys.filter(|key| is_new(key)).collect();
     projection.sort(&mut keys);
     keys
 }
