@@ -339,14 +339,14 @@ mod tests {
 
     #[test]
     fn ties_are_counted_and_transformed_alike() {
-        for (m, n) in [(16, 16), (20, 37), (45, 30)] {
+        for (m, n) in [(16, 16), (20, 33), (40, 26)] {
             for ties in kinds_of_ties(m + n) {
                 let null = with_ties(&ties, m, n, m * n);
                 let (mut at_most, mut told) = (0.0, 0.0);
                 for (doubled, &at) in null.iter().enumerate() {
                     at_most += at;
-                    // A dozen of them, at all orders of magnitude.
-                    if at > 0.0 && at_most > 30.0 * told {
+                    // Some of them, at all orders of magnitude.
+                    if at > 0.0 && at_most > 1e3 * told {
                         told = at_most;
                         let of = format!("{m} {n} {doubled} {ties:?}");
                         for got in [tied::tail, beside_a_tie].map(|way| way(&ties, m, doubled)) {
@@ -384,13 +384,13 @@ mod tests {
                 }
             }
             let of = format!("{low} {middle} {high} {near}");
-            assert!(want < order && want > order / 100.0, "{of}: {want}");
+            assert!(want < order && want > order / 100.0, "{of}: {want:e}");
             let got = tail(&[low, middle, high], 1000, 1000, near).unwrap();
             assert_close(got.at_most, want, 1e-9, &of);
         };
         check([611, 702, 687], 990_000, 0.5);
         check([611, 702, 687], 900_000, 1e-4);
-        check([611, 702, 687], 600_000, 1e-60);
+        check([611, 702, 687], 600_000, 1e-62);
         check([40, 1910, 50], 990_000, 0.5);
         check([40, 1910, 50], 970_000, 1e-2);
     }

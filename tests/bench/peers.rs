@@ -20,7 +20,7 @@ use counterpoise::perf::Access;
 use counterpoise::perf::catalog::Catalog;
 use counterpoise::perf::group::{Counters, How};
 use counterpoise::sample::Record;
-use counterpoise::stats::order;
+use counterpoise::stats::{Interval, order};
 use counterpoise::sys::page::Page;
 use counterpoise::sys::perf_event::Target;
 
@@ -76,6 +76,7 @@ struct Estimate {
 enum Form {
     Ratio,
     Nanoseconds,
+    Milliseconds,
 }
 
 #[derive(Clone, Copy)]
@@ -86,21 +87,34 @@ enum Goal {
 }
 
 impl Estimate {
-    /// The median of `figures`; its interval says how much they scatter.
+    /// The median of `figures`; its interval says how much they scatter, or their range where they
+    /// are too few for one.
     fn of(figures: &[f64], form: Form) -> anyhow::Result<Estimate> {
         let median = order::median(figures).context("nothing was measured")?;
-        let interval = order::median_interval(figures, 0.95).context("too little was measured")?;
+        let ends = |interval: Interval| (interval.low, interval.high);
+        let range = || {
+            let low = figures.iter().copied().fold(f64::INFINITY, f64::min);
+            (low, figures.iter().copied().fold(low, f64::max))
+        };
+        let interval = order::median_interval(figures, 0.95);
+        let (low, high) = interval.map_or_else(range, ends);
         Ok(Estimate {
             median,
-            low: interval.low,
-            high: interval.high,
+            low,
+            high,
             form,
-            aside: String::new(),
+            aside: match interval {
+                Some(_) => String::new(),
+                None => format!("(range of {}) ", figures.len()),
+            },
         })
     }
 
     fn with_aside(self, aside: String) -> Estimate {
-        Estimate { aside, ..self }
+        Estimate {
+            aside: self.aside + &aside,
+            ..self
+        }
     }
 }
 
@@ -120,6 +134,7 @@ impl fmt::Display for Goal {
             Goal::AtMost(limit) => write!(f, "≤ {limit}"),
             Goal::Below(limit, Form::Ratio) => write!(f, "< {limit}"),
             Goal::Below(limit, Form::Nanoseconds) => write!(f, "< {limit} ns"),
+            Goal::Below(limit, Form::Milliseconds) => write!(f, "< {limit} ms"),
             Goal::Within(tolerance) => write!(f, "1 ± {tolerance}"),
         }
     }
@@ -139,6 +154,7 @@ fn table(rows: &[Row]) -> String {
                 let show = |figure: f64| match estimate.form {
                     Form::Ratio => format!("{figure:.3}"),
                     Form::Nanoseconds => format!("{figure:.0} ns"),
+                    Form::Milliseconds => format!("{figure:.1} ms"),
                 };
                 let interval = format!("{} … {}", show(estimate.low), show(estimate.high));
                 let reached = match row.target.map(|goal| goal.is_reached(estimate.median)) {
