@@ -304,16 +304,20 @@ impl Judge {
         Some(judgement)
     }
 
-    /// Whether more pairs are to be run: until there is a verdict, or with `by_gate` until it is
-    /// certain whether the change may pass, at a look that the rule foresees; and no further than
-    /// its last one.
-    pub fn needs_more(&self, judgement: &Judgement, by_gate: bool) -> bool {
+    /// Whether more pairs of `unit` are to be run: until there is a verdict that can be trusted, or
+    /// with `by_gate` until it is certain whether the change may pass, at a look that the rule
+    /// foresees; and no further than its last one.
+    pub fn needs_more(&self, unit: &Unit, judgement: &Judgement, by_gate: bool) -> bool {
         let pairs = judgement.comparison.counts[0];
-        let is_exact = judgement.comparison.basis == Basis::Exact;
+        // What varies has figures that agree too, by chance: those have to wait for a look.
+        let is_exact = judgement.comparison.basis == Basis::Exact && hardly_varies(unit);
         let is_look = is_exact || self.rule.is_look(pairs);
         let is_open = match by_gate {
             true => judgement.gate() == Gate::Undecided,
-            false => judgement.verdict == Verdict::Inconclusive,
+            false => matches!(
+                judgement.verdict,
+                Verdict::Inconclusive | Verdict::Untrustworthy
+            ),
         };
         pairs < LOOKS[LOOKS.len() - 1] && (!is_look || is_open)
     }
@@ -327,8 +331,7 @@ impl Judge {
     }
 }
 
-/// Holds all of `judgements` to the level of `judge` as a family, except those that have decided
-/// by themselves already whether to stop.
+/// Holds all of `judgements` to the level of `judge` as a family; what is untrustworthy stays so.
 pub fn as_family(judgements: &mut [&mut Judgement], judge: &Judge) {
     let mut comparisons: Vec<&mut Comparison> = judgements
         .iter_mut()
@@ -641,6 +644,25 @@ mod tests {
         check("minor-faults/op", &same, &same, Some((Exact, Equivalent)));
         check("sec/op", &same, &same, Some((Pairs, Inconclusive)));
         check("sec/op", &Cell::default(), &new, None);
+    }
+
+    #[test]
+    fn exact_figures_end_a_contest_only_where_they_are_to_be_expected() {
+        let judge = Judge {
+            rule: Rule::sequential(0.05),
+            margin: None,
+        };
+        let check = |unit, pairs: usize, want| {
+            let cell = placed(&vec![7.0; pairs], 0);
+            let unit = Unit::named(unit);
+            let judgement = judge.judge(&unit, &cell, &cell).unwrap();
+            assert_eq!(judgement.comparison.basis, Basis::Exact);
+            let needs_more = judge.needs_more(&unit, &judgement, false);
+            assert_eq!(needs_more, want, "{unit}, {pairs} pairs");
+        };
+        check("allocs/op", 4, false);
+        check("page-faults/op", 4, true);
+        check("page-faults/op", LOOKS[0], false);
     }
 
     #[test]

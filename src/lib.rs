@@ -193,7 +193,9 @@
 //! which after each round judges the chosen units as one family. When none is open any more, no
 //! further round is begun. [`stats::sequential`] has the looks, [`stats::paired`] the test, and
 //! [`compare::Judge`] chooses by the kind of the figures: exact, in pairs, in groups. The verdict is
-//! a function of the records alone, so a file gives the same verdict as the run that wrote it.
+//! a function of the records alone: `poise compare` finds the same in the file as the run that wrote
+//! it, when it is given the same level and shows the same units, for its family is all that it
+//! shows.
 //!
 //! - A pair is what stood in one round. One void run voids its round; what is void is decided from
 //!   the noise values in the record, never from the figure.

@@ -9,7 +9,8 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::contest::{level, share};
+use super::options::{level, share};
+use super::verdict::Outlet;
 use super::{Usage, verdict};
 use crate::compare::{Collection, Options, STOP_RULE, Tables};
 use crate::format::{Entry, Reader, Source};
@@ -187,6 +188,11 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     for input in &inputs {
         input.check()?;
     }
+    let outlet = arguments
+        .verdict
+        .as_deref()
+        .map(Outlet::create)
+        .transpose()?;
     let one = inputs.iter().all(|input| input.label == inputs[0].label);
     let mut collection = None;
     for input in &inputs {
@@ -252,8 +258,8 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         .context("choose --row and --col otherwise")?;
     arguments.print(&tables)?;
     let gate = tables.gate();
-    if let Some(path) = &arguments.verdict {
-        verdict::write(path, gate, tables::verdicts(&tables))?;
+    if let Some(outlet) = outlet {
+        outlet.write(&verdict::document(gate, tables::verdicts(&tables))?)?;
     }
     Ok(if arguments.gate {
         verdict::code(gate)

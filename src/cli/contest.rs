@@ -1,7 +1,7 @@
 //! What verbs share that run variants until a verdict: when to stop, what is shown meanwhile and at the end, and what the exit code says. Never chooses what is run.
 
 use std::cell::RefCell;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,10 +11,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::hold::Stage;
-use super::options::OutputOptions;
+use super::options::{OutputOptions, level, share};
 use super::recorder::Recorder;
+use super::verdict::Outlet;
 use super::{Usage, verdict};
-use crate::compare::{self, Judge, Judgement, Trial, percent};
+use crate::compare::{self, Judge, Judgement, Trial};
 use crate::machine::Roots;
 use crate::report::comparison::{self, Judged};
 use crate::report::text;
@@ -107,6 +108,7 @@ impl Contest<'_> {
         };
         let mut schedule = Schedule::new(self.seed, workloads.len(), limits);
         let enough = schedule.enough();
+        let outlets = Outlets::create(self.options)?;
         let mut recorder = Recorder::open(self.output)?;
         recorder.fact(compare::STOP_RULE, self.rule_text());
         let names: Vec<&str> = workloads
@@ -138,8 +140,11 @@ impl Contest<'_> {
                 // Who fails at first may do better; who goes on failing ends it all.
                 let silent = trial.variants().iter().any(|runs| runs.runs == 0);
                 let by_gate = self.options.gate;
-                let mut variants = judged.iter().flat_map(|one| one.variants.iter().flatten());
-                let open = silent || variants.any(|one| judge.needs_more(one, by_gate));
+                let needs_more = |one: &Judged| {
+                    let mut variants = one.variants.iter().flatten();
+                    variants.any(|found| judge.needs_more(&one.unit, found, by_gate))
+                };
+                let open = silent || judged.iter().any(needs_more);
                 enough.set(matches!(self.rounds, Rounds::AsNeeded(_)) && !open);
             }
             recorder.take(record)
@@ -162,7 +167,7 @@ impl Contest<'_> {
             super::print_aside(&text::failures(&stream))?;
         }
         let tally = ended?;
-        self.write(&trial, &judged)?;
+        outlets.write(&trial, &judged)?;
         Ok(self.code(&tally, &judged))
     }
 
@@ -207,18 +212,43 @@ impl Contest<'_> {
         }
     }
 
-    /// The verdicts for machines, and for GitHub where that runs us.
-    fn write(&self, trial: &Trial, judged: &[Judged]) -> anyhow::Result<()> {
-        if let Some(path) = &self.options.verdict {
+    fn code(&self, tally: &Tally, judged: &[Judged]) -> u8 {
+        if let Some(signal) = tally.interrupted {
+            return 128 + signal as u8;
+        }
+        match self.options.gate {
+            true => verdict::code(gate(judged)),
+            false => 0,
+        }
+    }
+}
+
+/// The files that a verdict goes to.
+struct Outlets {
+    verdict: Option<Outlet>,
+    markdown: Option<Outlet>,
+}
+
+impl Outlets {
+    fn create(options: &ContestOptions) -> anyhow::Result<Outlets> {
+        let create = |path: &Option<PathBuf>| path.as_deref().map(Outlet::create).transpose();
+        Ok(Outlets {
+            verdict: create(&options.verdict)?,
+            markdown: create(&options.markdown)?,
+        })
+    }
+
+    /// Writes them, and tells GitHub where that runs us.
+    fn write(self, trial: &Trial, judged: &[Judged]) -> anyhow::Result<()> {
+        if let Some(outlet) = self.verdict {
             let all = judged.iter().flat_map(|one| {
                 (0..one.variants.len()).map(move |at| comparison::json(trial, one, at))
             });
-            verdict::write(path, gate(judged), all.collect())?;
+            outlet.write(&verdict::document(gate(judged), all.collect())?)?;
         }
         let markdown = comparison::markdown(trial, judged);
-        if let Some(path) = &self.options.markdown {
-            fs::write(path, &markdown)
-                .with_context(|| format!("cannot write {}", path.display()))?;
+        if let Some(outlet) = self.markdown {
+            outlet.write(&markdown)?;
         }
         if std::env::var_os("GITHUB_ACTIONS").is_some_and(|set| set == "true") {
             if let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY") {
@@ -230,16 +260,6 @@ impl Contest<'_> {
             super::print_aside(&annotations(trial, judged))?;
         }
         Ok(())
-    }
-
-    fn code(&self, tally: &Tally, judged: &[Judged]) -> u8 {
-        if let Some(signal) = tally.interrupted {
-            return 128 + signal as u8;
-        }
-        match self.options.gate {
-            true => verdict::code(gate(judged)),
-            false => 0,
-        }
     }
 }
 
@@ -298,12 +318,22 @@ fn annotations(trial: &Trial, judged: &[Judged]) -> String {
                 .as_ref()
                 .map_or("not compared".to_owned(), |judgement| {
                     let word = comparison::word(judgement.verdict);
-                    format!("{word} by {}", percent(judgement.comparison.estimate))
+                    let change = comparison::change(&one.unit, &judgement.comparison);
+                    format!("{word} by {change}")
                 });
-            text += &format!("::{kind}::{}, {}: {what}\n", runs.name, one.unit);
+            let message = format!("{}, {}: {what}", runs.name, one.unit);
+            text += &format!("::{kind}::{}\n", escaped(&message));
         }
     }
     text
+}
+
+/// `message` as GitHub's workflow commands take it.
+fn escaped(message: &str) -> String {
+    message
+        .replace('%', "%25")
+        .replace('\r', "%0D")
+        .replace('\n', "%0A")
 }
 
 /// The state of the trial on a terminal.
@@ -326,7 +356,7 @@ impl Live {
         let unit = &judged.unit;
         let one = |(runs, judgement): (&compare::Runs, &Option<Judgement>)| {
             let judgement = judgement.as_ref()?;
-            let change = percent(judgement.comparison.estimate);
+            let change = comparison::change(unit, &judgement.comparison);
             let verdict = match judgement.verdict {
                 Verdict::Inconclusive => "",
                 verdict => comparison::word(verdict),
@@ -348,24 +378,4 @@ impl Live {
             bar.finish_and_clear();
         }
     }
-}
-
-/// A share such as `2%` or `0.02`.
-pub(super) fn share(text: &str) -> Result<f64, String> {
-    let parsed = match text.strip_suffix('%') {
-        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
-        None => text.parse::<f64>(),
-    };
-    parsed
-        .ok()
-        .filter(|share| (0.0..1.0).contains(share))
-        .ok_or_else(|| "write 2% or 0.02".to_owned())
-}
-
-/// A level between 0 and ½.
-pub(super) fn level(text: &str) -> Result<f64, String> {
-    share(text).and_then(|level| match level > 0.0 && level < 0.5 {
-        true => Ok(level),
-        false => Err("it lies between 0 and 0.5".to_owned()),
-    })
 }

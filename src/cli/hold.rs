@@ -50,9 +50,32 @@ pub(super) struct MeasureOptions {
     #[command(flatten)]
     hold: HoldOptions,
 
-    /// Hold nothing: neither wait for others nor keep them from measuring.
-    #[arg(long, env = "POISE_NO_HOLD", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Holding the machine", conflicts_with_all = ["freq", "wait", "require"])]
+    /// Hold nothing: neither wait for others nor keep them from measuring. The default where
+    /// POISE_NO_HOLD=1 is in the environment.
+    #[arg(long, help_heading = "Holding the machine", conflicts_with_all = ["freq", "wait", "require"])]
     no_hold: bool,
+}
+
+/// Set to anything but 0, false, no or off, the machine is not held where nobody asks for it.
+const NO_HOLD: &str = "POISE_NO_HOLD";
+
+impl MeasureOptions {
+    /// How the machine is to be held. What was typed comes before the environment.
+    fn wanted(&self) -> Option<&HoldOptions> {
+        let HoldOptions {
+            freq,
+            wait,
+            require,
+        } = &self.hold;
+        let is_asked_for = freq.is_some() || wait.is_some() || require.is_some();
+        let is_off = self.no_hold || !is_asked_for && is_set(NO_HOLD);
+        (!is_off).then_some(&self.hold)
+    }
+}
+
+fn is_set(variable: &str) -> bool {
+    let value = std::env::var(variable).unwrap_or_default().to_lowercase();
+    !["", "0", "f", "false", "n", "no", "off"].contains(&&*value)
 }
 
 /// All that surrounds what is run: the machine as it is held, as whom it runs, and what it is given.
@@ -75,8 +98,14 @@ impl Stage {
         usual: impl FnOnce() -> Cpus,
         interrupt: &Interrupt,
     ) -> anyhow::Result<Stage> {
-        let options = (!hold.no_hold).then_some((&hold.hold, Sharing::Exclusive));
-        let usual = || if hold.no_hold { Cpus::Any } else { usual() };
+        let options = hold.wanted().map(|wanted| (wanted, Sharing::Exclusive));
+        let usual = || {
+            if options.is_none() {
+                Cpus::Any
+            } else {
+                usual()
+            }
+        };
         Stage::with(options, child, usual, interrupt)
     }
 
@@ -107,7 +136,7 @@ impl Stage {
             None => Held::default(),
         };
         let cpus = child.cpu_list.clone().unwrap_or_else(usual);
-        held.bound = Bound::choose(&cpus)?;
+        held.bound = Bound::choose(&cpus);
         held.look_whether_kept();
         held.set_apart();
         // What only root may do is done.
@@ -160,17 +189,19 @@ impl HoldOptions {
             frequency: self.freq.unwrap_or_default(),
         };
         let roots = Roots::default();
-        let held = Hold::begin(&roots, wish, interrupt.as_fd(), &mut remark_waiting)
+        let hold = Hold::begin(&roots, wish, interrupt.as_fd(), &mut remark_waiting)
             .map_err(|refusal| stopped_or(refusal, interrupt))?;
         if self.require.is_some()
-            && let Some((what, cause)) = held.report().not_held.first()
+            && let Some((what, cause)) = hold.report().not_held.first()
         {
             let (what, cause) = (*what, cause.clone());
             return Err(Unheld { what, cause }.into());
         }
-        let mut all = Held::default();
-        all.hold = Some(held);
-        Ok(all)
+        Ok(Held {
+            hold: Some(hold),
+            bound: Bound::default(),
+            not_kept: None,
+        })
     }
 }
 
@@ -303,14 +334,14 @@ pub(super) struct Arguments {
     child: ChildOptions,
 
     /// Tell who holds the machine, and what would be given back.
-    #[arg(long, help_heading = "Instead of running a command", conflicts_with_all = ["restore", "command"])]
+    #[arg(long, help_heading = "Instead of running a command", conflicts_with_all = ["restore", "command", "freq", "wait", "require", "shared"])]
     status: bool,
 
     /// Give back what a hold that was killed has left.
     #[arg(
         long,
         help_heading = "Instead of running a command",
-        conflicts_with = "command"
+        conflicts_with_all = ["command", "freq", "require", "shared"]
     )]
     restore: bool,
 }

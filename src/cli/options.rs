@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,14 +164,14 @@ fn scheduler(text: &str) -> Result<Scheduler, String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputOptions {
-    /// Write the records to FILE.
+    /// Write the records to FILE; - is standard output.
     #[arg(
         short = 'o',
         long = "output-file",
         visible_alias = "log-file",
         value_name = "FILE"
     )]
-    pub(super) file: Option<PathBuf>,
+    file: Option<PathBuf>,
 
     /// Append to FILE instead of overwriting it.
     #[arg(long, requires = "file")]
@@ -195,6 +195,11 @@ pub(super) struct OutputOptions {
 }
 
 impl OutputOptions {
+    /// The file that records go to; `None` when it is standard output, or there is none.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.file.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
     /// The format of the records, when they are wanted at all.
     pub(super) fn record_format(&self) -> Option<Format> {
         let wanted = self.file.is_some().then_some(Format::Jsonl);
@@ -205,7 +210,7 @@ impl OutputOptions {
 
     /// Whether records go to standard output.
     pub(super) fn records_to_stdout(&self) -> bool {
-        self.file.is_none() && self.record_format().is_some()
+        self.path().is_none() && self.record_format().is_some()
     }
 }
 
@@ -213,8 +218,7 @@ impl OutputOptions {
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<u64>() {
         Ok(milliseconds) => Duration::from_millis(milliseconds),
-        Err(_) => humantime::parse_duration(text)
-            .map_err(|error| format!("{error}; write 500ms, 2s or 1m"))?,
+        Err(_) => with_unit(text)?,
     };
     match parsed.is_zero() {
         true => Err("it must be longer than nothing".to_owned()),
@@ -226,8 +230,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn patience(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
-        Err(_) => duration(text),
+        Err(_) => with_unit(text),
     }
+}
+
+fn with_unit(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write 500ms, 2s or 1m"))
 }
 
 /// A list of CPUs such as `0,2-5`.
@@ -235,6 +243,26 @@ pub(super) fn cpu_list(text: &str) -> Result<CpuList, String> {
     CpuList::parse(text)
         .filter(|cpus| !cpus.is_empty())
         .ok_or_else(|| "write CPUs as 0 or 0,2-5".to_owned())
+}
+
+/// A share such as `2%` or `0.02`.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let parsed = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
+        None => text.parse::<f64>(),
+    };
+    parsed
+        .ok()
+        .filter(|share| (0.0..1.0).contains(share))
+        .ok_or_else(|| "write 2% or 0.02".to_owned())
+}
+
+/// A level between 0 and ½.
+pub(super) fn level(text: &str) -> Result<f64, String> {
+    share(text).and_then(|level| match level > 0.0 && level < 0.5 {
+        true => Ok(level),
+        false => Err("it lies between 0 and 0.5".to_owned()),
+    })
 }
 
 /// Where a measured process may run.
@@ -278,25 +306,25 @@ const BUSY_SIBLINGS: f64 = 0.1;
 
 impl Bound {
     /// Chooses as `cpus` says.
-    pub(super) fn choose(cpus: &Cpus) -> Result<Bound, Usage> {
+    pub(super) fn choose(cpus: &Cpus) -> Bound {
         let list = match cpus {
-            Cpus::Any => return Ok(Bound::default()),
+            Cpus::Any => return Bound::default(),
             Cpus::List(list) => {
                 let cpus = if list.len() == 1 { "CPU" } else { "CPUs" };
-                return Ok(Bound {
+                return Bound {
                     what: Some(format!("{cpus} {list}")),
                     cpus: Some(list.clone()),
                     ..Bound::default()
-                });
+                };
             }
             Cpus::Auto => machine::choose(&Roots::default()),
         };
         let Some(choice) = list else {
-            return Ok(Bound::default());
+            return Bound::default();
         };
         let kind = if choice.isolated { " (isolated)" } else { "" };
         let busy = choice.siblings_busy.filter(|&busy| busy > BUSY_SIBLINGS);
-        Ok(Bound {
+        Bound {
             cpus: Some(CpuList::from_iter([choice.cpu])),
             what: Some(format!("CPU {}{kind}", choice.cpu)),
             doubt: busy.map(|busy| {
@@ -307,7 +335,7 @@ impl Bound {
                 ))
             }),
             entrance: None,
-        })
+        }
     }
 
     /// What a command is bound to unless the user says it: to the isolated CPUs if there are any,
@@ -396,6 +424,12 @@ mod tests {
         check("1m", 60_000);
         for bad in ["", "0", "0s", "-1", "soon", "99999999999999999999999"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+        for (text, want_ms) in [("0", 0), ("0s", 0), ("1.5", 1500), ("20ms", 20)] {
+            assert_eq!(patience(text), Ok(Duration::from_millis(want_ms)), "{text}");
+        }
+        for bad in ["", "-1", "nan", "inf", "soon"] {
+            assert!(patience(bad).is_err(), "{bad}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use super::Usage;
 use super::hold::Stage;
 use super::options::OutputOptions;
 use crate::format::{Format, Writer};
@@ -200,14 +201,26 @@ fn left(state: &ProgressState, text: &mut dyn fmt::Write) {
 }
 
 fn open_output(format: Format, options: &OutputOptions) -> anyhow::Result<Writer<Box<dyn Write>>> {
-    let Some(path) = &options.file else {
+    let Some(path) = options.path() else {
         return Ok(Writer::new(format, Box::new(io::stdout())));
     };
     // A limit on the size of files shall fail the write, not end us; programs that we execute have
     // the signal's default again.
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
     let opened = match options.append {
-        true => open_to_append(path),
+        true => {
+            let old = beginning(path);
+            let kind = Format::of(&old);
+            if !old.is_empty() && kind != format {
+                let path = path.display();
+                return Err(Usage {
+                    message: format!("{path} holds {kind}, to which {format} cannot be appended"),
+                    hint: Some(format!("--format {kind}, or another file")),
+                }
+                .into());
+            }
+            open_to_append(path)
+        }
         false => File::create(path),
     };
     let file = opened.with_context(|| format!("cannot write {}", path.display()))?;
@@ -215,6 +228,18 @@ fn open_output(format: Format, options: &OutputOptions) -> anyhow::Result<Writer
         Ok(facts) if facts.len() > 0 => Ok(Writer::resume(format, Box::new(file))),
         _ => Ok(Writer::new(format, Box::new(file))),
     }
+}
+
+/// The first bytes of a file; none of what is no file, or cannot be read.
+fn beginning(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if path.is_file()
+        && let Ok(file) = File::open(path)
+    {
+        // What could not be read is taken for what we want to write.
+        let _ = file.take(512).read_to_end(&mut bytes);
+    }
+    bytes
 }
 
 /// Opens `path` so that what is written begins a line, also behind a line that was cut short.

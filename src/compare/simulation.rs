@@ -87,7 +87,7 @@ fn trial(machine: &mut Machine, factor: f64) -> (Verdict, usize) {
             continue;
         }
         let judgement = trial.judge(&judge, &unit).remove(0).unwrap();
-        if !judge.needs_more(&judgement, false) {
+        if !judge.needs_more(&unit, &judgement, false) {
             return (judgement.verdict, judgement.comparison.counts[0]);
         }
     }

@@ -11,7 +11,7 @@ use std::io;
 use super::{finite, number};
 use crate::sample::{Failure, Figure, Part, Record, Sample};
 
-const COLUMNS: [&str; 10] = [
+pub(super) const COLUMNS: [&str; 10] = [
     "sequence",
     "round",
     "position",

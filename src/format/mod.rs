@@ -51,6 +51,17 @@ pub enum Format {
 pub struct UnknownFormat(pub String);
 
 impl Format {
+    /// The format of a file that begins so, if we have written it.
+    pub fn of(beginning: &[u8]) -> Format {
+        if beginning.starts_with(b"{") {
+            Format::Jsonl
+        } else if beginning.starts_with(csv::COLUMNS.join(",").as_bytes()) {
+            Format::Csv
+        } else {
+            Format::Gobench
+        }
+    }
+
     /// The word by which a user names it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -148,7 +148,8 @@ fn middle(unit: &Unit, figures: &[f64]) -> String {
 }
 
 /// The change in percent, or in the unit where figures can be 0.
-fn change(unit: &Unit, comparison: &Comparison) -> String {
+/// The change that `comparison` found of `unit`: `-3.1%`, or where a share says nothing `+2.4 KiB`.
+pub fn change(unit: &Unit, comparison: &Comparison) -> String {
     amount(unit, comparison.scale, comparison.estimate)
 }
 

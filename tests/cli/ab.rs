@@ -71,6 +71,16 @@ fn a_clear_change_is_found_and_gated() {
     let faster = compared(&options, &[SLOW, FAST]).exits(0);
     faster.shows(&["improved"]);
     assert_eq!(json(&verdict)["gate"], "pass");
+    // What cannot be written is found out before anything runs, and what an earlier run has left
+    // is not taken for this one's.
+    let unwritable = format!("--verdict {} --markdown /proc/none", verdict.display());
+    let ran = directory.path().join("ran");
+    let touch = format!("touch {}", ran.display());
+    compared(&unwritable, &[&touch, "true"])
+        .exits(1)
+        .says(&["cannot write /proc/none"]);
+    assert!(!ran.exists());
+    assert_eq!(fs::read_to_string(&verdict).unwrap(), "");
     // Without --gate the exit code says only that it worked.
     compared("-q -r 8", &[FAST, SLOW]).exits(0).silently();
 }
@@ -211,7 +221,7 @@ fn github_is_told_where_it_runs_us() {
         .env("GITHUB_STEP_SUMMARY", &summary);
     finish(&mut command)
         .exits(0)
-        .says(&["::error::sleep 0.1, sec/op: regressed by +"]);
+        .says(&["::error::sleep 0.1, sec/op: regressed by +", "%25\n"]);
     let text = fs::read_to_string(&summary).unwrap();
     assert!(text.starts_with("before\n| sec/op |"), "{text}");
 }

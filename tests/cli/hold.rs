@@ -206,16 +206,23 @@ fn loops_run_on_one_cpu_and_commands_where_they_like() {
     hold("hold --cpu most -- true")
         .exits(2)
         .says(&["auto, any"]);
+    hold("hold --status --wait 1s").exits(2).says(&["--wait"]);
+    hold("hold --restore --freq max").exits(2).says(&["--freq"]);
 }
 
 #[test]
 fn the_environment_can_forbid_it() {
     let _alone = alone();
     let held = holder("hold -- sleep 60");
-    let mut command = poise_at(env!("CARGO_BIN_EXE_poise").as_ref());
-    command
-        .env("POISE_NO_HOLD", "1")
-        .args(words("stat -q -- true"));
-    finish(&mut command).exits(0).silently();
+    let stat = |options: &str| {
+        let mut command = poise_at(env!("CARGO_BIN_EXE_poise").as_ref());
+        command
+            .env("POISE_NO_HOLD", "1")
+            .args(words(&format!("stat -q {options} -- true")));
+        finish(&mut command)
+    };
+    stat("").exits(0).silently();
+    // What is typed comes before it.
+    stat("--wait 0s").exits(5).says(&["held by"]);
     drop(held);
 }

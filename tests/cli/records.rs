@@ -392,6 +392,16 @@ fn tables_for_spreadsheets_are_comma_separated() {
 }
 
 #[test]
+fn a_dash_is_standard_output() {
+    let directory = scratch();
+    let mut command = poise();
+    command.current_dir(directory.path());
+    let ran = finish(command.args(words("stat -e dummy --format csv -o - -- true"))).exits(0);
+    ran.shows(&["sequence,round,"]);
+    assert!(!directory.path().join("-").exists());
+}
+
+#[test]
 fn appended_tables_have_one_row_of_names() {
     let directory = scratch();
     let file = directory.path().join("table.csv");
@@ -400,6 +410,15 @@ fn appended_tables_have_one_row_of_names() {
         command.args(words("stat -q -e dummy --format csv --append -o"));
         finish(command.arg(&file).args(["--", "true"])).exits(0);
     }
+    let before = fs::read(&file).unwrap();
+    for other in ["jsonl", "gobench"] {
+        let mut command = poise();
+        command.args(words(&format!("stat -q --format {other} --append -o")));
+        finish(command.arg(&file).args(["--", "true"]))
+            .exits(2)
+            .says(&["holds csv", "--format csv"]);
+    }
+    assert_eq!(fs::read(&file).unwrap(), before);
     let mut rows = csv::Reader::from_path(&file).unwrap();
     for row in rows.records() {
         let row = row.unwrap();
