@@ -5,9 +5,11 @@
 //! poise are paired by their rounds; all others are two groups, of which effects of the order of
 //! runs cannot be excluded.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 mod collection;
+pub(crate) mod parallel;
 pub mod sweep;
 mod tables;
 
@@ -153,15 +155,15 @@ impl Cell {
     }
 
     /// The figures that are not void.
-    pub fn valid(&self) -> Vec<f64> {
+    pub fn valid(&self) -> Cow<'_, [f64]> {
         match &self.places {
-            None => self.figures.clone(),
-            Some(places) => {
+            Some(places) if places.iter().any(|place| place.void) => {
                 let both = self.figures.iter().zip(places);
                 both.filter(|(_, place)| !place.void)
                     .map(|(&figure, _)| figure)
                     .collect()
             }
+            _ => Cow::Borrowed(&self.figures),
         }
     }
 }

@@ -50,6 +50,7 @@ pub struct Collection {
     by_table: HashMap<Key, u32>,
     /// What the values of the last lines were, place by place in the line.
     guesses: Vec<Guess>,
+    last: Last,
     /// Cells whose results differ in what is not shown, with the keys of that.
     pub(super) mixed: HashMap<u32, Vec<Key>>,
     pub(super) metas: HashMap<Unit, UnitMeta>,
@@ -110,6 +111,29 @@ struct Guess {
     table: u32,
 }
 
+/// The last line, where it stood. Mostly the next one is of the same benchmark.
+#[derive(Debug, Default)]
+struct Last {
+    name: String,
+    spellings: Vec<Arc<Spelling>>,
+    /// The cells of its values; [`NONE`] of those that are not chosen.
+    slots: Vec<u32>,
+}
+
+impl Last {
+    /// Whether `line`, under the same configuration, has its values in the same cells.
+    fn is_like(&self, line: &Line<'_>) -> bool {
+        let spellings = line.values.iter().map(|value| &value.spelling);
+        self.name == line.name
+            && self.spellings.len() == line.values.len()
+            && self
+                .spellings
+                .iter()
+                .zip(spellings)
+                .all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+}
+
 impl Collection {
     /// Nothing, yet, that `query` has sorted.
     pub fn new(query: Query) -> Collection {
@@ -126,6 +150,7 @@ impl Collection {
             stores: Vec::new(),
             by_table: HashMap::new(),
             guesses: Vec::new(),
+            last: Last::default(),
             mixed: HashMap::new(),
             metas: HashMap::new(),
             sequential: BTreeSet::new(),
@@ -185,47 +210,53 @@ impl Collection {
         if !self.config.as_ref().is_some_and(same) {
             self.config = Some(Arc::clone(line.config));
             self.context += 1;
+            self.last = Last::default();
         }
-        let Collection {
-            query,
-            file,
-            chosen,
-            ..
-        } = self;
+        if !self.last.is_like(line) {
+            self.sort(line);
+        }
+        self.kept += u64::from(self.last.slots.iter().any(|&slot| slot != NONE));
+        for (at, measurement) in line.values.iter().enumerate() {
+            match self.last.slots.get(at) {
+                Some(&slot) if slot != NONE => self.push(slot, measurement.value),
+                _ => {}
+            }
+        }
+    }
+
+    /// Finds the cells of a line's values.
+    fn sort(&mut self, line: &Line<'_>) {
+        let spellings = line.values.iter().map(|value| Arc::clone(&value.spelling));
+        self.last = Last {
+            name: line.name.to_owned(),
+            spellings: spellings.collect(),
+            slots: Vec::new(),
+        };
         let config = line.config.iter();
         let view = View {
             name: line.name,
             gomaxprocs: true,
-            file,
+            file: &self.file,
             config: config.map(|(key, value)| (key.as_str(), value.as_str())),
             context: Some(self.context),
         };
-        chosen.clear();
-        match query.filter.keeps(&view) {
-            Some(false) => return,
-            Some(true) => chosen.resize(line.values.len(), true),
-            None => chosen.extend(line.values.iter().map(|measurement| {
-                let names = UnitNames {
-                    unit: measurement.spelling.unit.as_str(),
-                    original: Some(&measurement.spelling.written),
-                };
-                query.filter.keeps_unit(&view, names)
-            })),
-        }
-        if !chosen.contains(&true) {
+        let units = line.values.iter().map(|measurement| UnitNames {
+            unit: measurement.spelling.unit.as_str(),
+            original: Some(&measurement.spelling.written),
+        });
+        let Some(keys) = sorted(&mut self.query, &view, units, &mut self.chosen) else {
             return;
-        }
-        self.kept += 1;
-        let base = query.table.project(&view);
-        let (row, col) = (query.row.project(&view), query.col.project(&view));
-        let residue = query.residue.project(&view);
-        let group = self.group([base, row, col]);
+        };
+        let group = self.group(keys.group());
         for (at, measurement) in line.values.iter().enumerate() {
-            if self.chosen[at] {
-                let table = self.table_of(at, base, &measurement.spelling);
-                let slot = self.slot(group, table, residue);
-                self.push(slot, measurement.value);
-            }
+            let slot = match self.chosen[at] {
+                true => {
+                    let table = self.table_of(at, keys.base, &measurement.spelling);
+                    self.slot(group, table, keys.residue)
+                }
+                false => NONE,
+            };
+            self.last.slots.push(slot);
         }
     }
 
@@ -361,42 +392,29 @@ impl Collection {
         let name = sample.benchmark.to_string();
         let variant = (self.is_trial || sample.variant != "base").then_some(&*sample.variant);
         let config = settings(&self.machine, &sample.config, variant);
-        let Collection {
-            query,
-            file,
-            chosen,
-            ..
-        } = self;
         let view = View {
             name: &name,
             gomaxprocs: false,
-            file,
+            file: &self.file,
             config: config.iter().copied(),
             context: None,
         };
-        chosen.clear();
-        chosen.extend(sample.values.iter().map(|value| {
-            let names = UnitNames {
-                unit: value.unit.as_str(),
-                original: None,
-            };
-            query.filter.keeps_unit(&view, names)
-        }));
-        if !chosen.contains(&true) {
+        let units = sample.values.iter().map(|value| UnitNames {
+            unit: value.unit.as_str(),
+            original: None,
+        });
+        let Some(keys) = sorted(&mut self.query, &view, units, &mut self.chosen) else {
             return;
-        }
+        };
         self.kept += 1;
-        let base = query.table.project(&view);
-        let (row, col) = (query.row.project(&view), query.col.project(&view));
-        let residue = query.residue.project(&view);
         let place = self.is_running.then(|| Place::of(sample, self.runs));
-        let group = self.group([base, row, col]);
+        let group = self.group(keys.group());
         for (at, value) in sample.values.iter().enumerate() {
             if !self.chosen[at] {
                 continue;
             }
-            let table = self.table(base, &value.unit);
-            let slot = self.slot(group, table, residue);
+            let table = self.table(keys.base, &value.unit);
+            let slot = self.slot(group, table, keys.residue);
             let cell = self.cell(slot);
             match value.figure.number() {
                 Some(number) if !number.is_finite() => take_number(cell, number),
@@ -441,6 +459,41 @@ impl Collection {
     }
 }
 
+/// What a result's cells have in common.
+struct Keys {
+    base: Key,
+    row: Key,
+    col: Key,
+    residue: Key,
+}
+
+impl Keys {
+    fn group(&self) -> [Key; 3] {
+        [self.base, self.row, self.col]
+    }
+}
+
+/// The keys of a result, unless none of its values is `chosen`.
+fn sorted<'a, C>(
+    query: &mut Query,
+    view: &View<'a, C>,
+    units: impl Iterator<Item = UnitNames<'a>>,
+    chosen: &mut Vec<bool>,
+) -> Option<Keys>
+where
+    C: Iterator<Item = (&'a str, &'a str)> + Clone,
+{
+    let whole = query.filter.keeps(view);
+    chosen.clear();
+    chosen.extend(units.map(|names| whole.unwrap_or_else(|| query.filter.keeps_unit(view, names))));
+    chosen.contains(&true).then(|| Keys {
+        base: query.table.project(view),
+        row: query.row.project(view),
+        col: query.col.project(view),
+        residue: query.residue.project(view),
+    })
+}
+
 /// The configuration of a sample of ours, as the Go format would have it.
 fn settings<'a>(
     machine: &'a BTreeMap<String, String>,
@@ -476,6 +529,7 @@ impl Slot {
         if let Figures::Chunks { first, count, .. } = self.figures {
             let chunks = &stores[self.table as usize].chunks;
             let (mut at, mut left) = (first, count as usize);
+            cell.figures.reserve_exact(left);
             while at != NONE {
                 let chunk = &chunks[at as usize];
                 let some = left.min(CHUNK);

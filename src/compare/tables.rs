@@ -1,17 +1,18 @@
-//! Tables of a collection: what each cell's figures come to, how they differ from those of the first column, and what that means. Never writes a text but its notes, never looks at a record.
+//! Tables of a collection: rows, the geometric means under them, and what all changes mean as one family. Never writes a text but its notes, never looks at a record.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::thread;
 
+mod rows;
+
+use self::rows::{Grid, Maker, quotient};
 use super::collection::{NONE, Slot, usual};
-use super::{Cell, Collection, Judge, Judgement, as_family};
+use super::{Collection, Judge, Judgement, as_family};
 use crate::query::{Key, Projection};
 use crate::sample::UnitMeta;
 use crate::stats::comparison::{Basis, Gate, Verdict};
 use crate::stats::sequential::Rule;
 use crate::stats::{mann_whitney, order};
-use crate::unit::Assume;
 
 /// How tables are made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -232,17 +233,20 @@ fn config(projection: &Projection, key: Key) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What keys are called; each name is kept once.
+/// What keys are called, by their numbers; each name is kept once.
 #[derive(Default)]
-struct Names(HashMap<Key, Arc<str>>);
+struct Names(Vec<Option<Arc<str>>>);
 
 impl Names {
     fn of(&mut self, projection: &Projection, key: Key) -> Arc<str> {
+        if self.0.len() <= key.number() {
+            self.0.resize(key.number() + 1, None);
+        }
         let label = || match projection.label(key) {
             label if label.is_empty() => "(none)".into(),
             label => label.into(),
         };
-        Arc::clone(self.0.entry(key).or_insert_with(label))
+        Arc::clone(self.0[key.number()].get_or_insert_with(label))
     }
 }
 
@@ -266,252 +270,6 @@ impl Notes {
 
     fn places(&mut self, texts: Vec<String>) -> Vec<u32> {
         texts.into_iter().map(|text| self.place(text)).collect()
-    }
-}
-
-/// Which cells stand where in a table.
-struct Grid {
-    rows: Vec<Key>,
-    columns: Vec<Key>,
-    /// Row by row; [`NONE`] where there is no cell.
-    slots: Vec<u32>,
-}
-
-impl Grid {
-    fn new(collection: &Collection, places: Vec<(u32, u32)>) -> Result<Grid, Sparse> {
-        let query = &collection.query;
-        let keys = |group: u32| collection.firsts[group as usize];
-        let rows = in_order(&query.row, places.iter().map(|place| keys(place.0).0));
-        let columns = in_order(&query.col, places.iter().map(|place| keys(place.0).1));
-        let sparse = Sparse {
-            rows: rows.len(),
-            columns: columns.len(),
-        };
-        // Where each cell is filled that could be, there are as many; a few thousand do no harm.
-        let size = rows.len().checked_mul(columns.len()).ok_or(sparse)?;
-        if size > places.len() * 16 + 100_000 {
-            return Err(sparse);
-        }
-        let index = |keys: &[Key]| -> HashMap<Key, usize> {
-            keys.iter()
-                .enumerate()
-                .map(|(at, &key)| (key, at))
-                .collect()
-        };
-        let (row_at, column_at) = (index(&rows), index(&columns));
-        let mut slots = vec![NONE; size];
-        for (group, slot) in places {
-            let (row, column, _) = keys(group);
-            slots[row_at[&row] * columns.len() + column_at[&column]] = slot;
-        }
-        Ok(Grid {
-            rows,
-            columns,
-            slots,
-        })
-    }
-
-    fn row(&self, at: usize) -> &[u32] {
-        &self.slots[at * self.columns.len()..(at + 1) * self.columns.len()]
-    }
-}
-
-fn in_order(projection: &Projection, keys: impl Iterator<Item = Key>) -> Vec<Key> {
-    let distinct: HashSet<Key> = keys.collect();
-    let mut keys: Vec<Key> = distinct.into_iter().collect();
-    projection.sort(&mut keys);
-    keys
-}
-
-/// Makes the rows of one table.
-struct Maker<'a> {
-    collection: &'a Collection,
-    meta: UnitMeta,
-    grid: &'a Grid,
-    fixed: Judge,
-    sequential: Judge,
-    confidence: f64,
-}
-
-/// A summary whose notes have no places yet.
-struct Draft {
-    count: usize,
-    middle: Option<Middle>,
-    notes: Vec<String>,
-    change: Option<Box<Change>>,
-}
-
-/// So many rows at a time are given to each thread.
-const BLOCK: usize = 512;
-
-impl Maker<'_> {
-    /// Hands over the rows in their order.
-    fn rows(&self, mut sink: impl FnMut(Key, Vec<Option<Draft>>)) {
-        let all = self.grid.rows.len();
-        let threads = match thread::available_parallelism() {
-            Ok(threads) if all > BLOCK => threads.get(),
-            _ => 1,
-        };
-        for begin in (0..all).step_by(BLOCK * threads) {
-            let end = (begin + BLOCK * threads).min(all);
-            let blocks: Vec<_> = (begin..end).step_by(BLOCK).collect();
-            let make = |&from: &usize| -> Vec<_> {
-                let to = (from + BLOCK).min(end);
-                (from..to).map(|at| self.row(at)).collect()
-            };
-            let made: Vec<Vec<_>> = match &blocks[..] {
-                [one] => vec![make(one)],
-                several => thread::scope(|scope| {
-                    let make = &make;
-                    let begun: Vec<_> = several
-                        .iter()
-                        .map(|from| {
-                            (
-                                from,
-                                thread::Builder::new().spawn_scoped(scope, move || make(from)),
-                            )
-                        })
-                        .collect();
-                    begun
-                        .into_iter()
-                        .map(
-                            |(from, thread)| match thread.map(thread::ScopedJoinHandle::join) {
-                                Ok(Ok(rows)) => rows,
-                                // No thread is to be had: we do it ourselves.
-                                _ => make(from),
-                            },
-                        )
-                        .collect()
-                }),
-            };
-            for (at, row) in (begin..).zip(made.into_iter().flatten()) {
-                sink(self.grid.rows[at], row);
-            }
-        }
-    }
-
-    fn row(&self, at: usize) -> Vec<Option<Draft>> {
-        let slots = self.grid.row(at);
-        let Collection {
-            slots: all,
-            stores,
-            cells,
-            ..
-        } = self.collection;
-        let read = |&slot: &u32| (slot != NONE).then(|| all[slot as usize].read(stores, cells));
-        let base = read(&slots[0]);
-        let base_draft = base.as_deref().map(|cell| self.draft(slots[0], cell));
-        let others: Vec<_> = slots[1..]
-            .iter()
-            .map(|slot| {
-                let cell = read(slot)?;
-                let mut draft = self.draft(*slot, &cell);
-                if let (Some(base), Some(base_draft)) = (&base, &base_draft) {
-                    draft.change = self.change((base, base_draft), (&cell, &draft));
-                }
-                Some(draft)
-            })
-            .collect();
-        std::iter::once(base_draft).chain(others).collect()
-    }
-
-    fn draft(&self, slot: u32, cell: &Cell) -> Draft {
-        let figures = cell.figures();
-        let middle = match self.meta.assume {
-            Assume::Exact => most_frequent(figures),
-            Assume::Nothing => self.median(figures),
-        };
-        let mut notes = Vec::new();
-        if let Some(keys) = self.collection.mixed.get(&slot) {
-            let fields = self.collection.query.residue.varying(keys);
-            notes.push(format!("benchmarks vary in {}", fields.join(", ")));
-        }
-        match middle {
-            None => notes.extend(cell.absent.as_ref().map(|(_, why)| why.clone())),
-            Some(Middle { low, high, .. }) if self.meta.assume == Assume::Exact => {
-                if low < high {
-                    notes.push(format!(
-                        "said to be exact, but they go from {low} to {high}"
-                    ));
-                }
-            }
-            Some(Middle { low, high, .. }) if !(low.is_finite() && high.is_finite()) => {
-                let needs = order::median_interval_needs(self.confidence);
-                let percent = self.confidence * 100.0;
-                notes.push(format!("a {percent} % interval takes {needs} runs"));
-            }
-            Some(_) => {}
-        }
-        if cell.sampled() > 0 {
-            notes.push("estimated at the ticks of the scheduler, not counted".to_owned());
-        }
-        Draft {
-            count: figures.len(),
-            middle,
-            notes,
-            change: None,
-        }
-    }
-
-    fn median(&self, figures: &[f64]) -> Option<Middle> {
-        let interval = order::benchstat_interval(figures, self.confidence)?;
-        Some(Middle {
-            center: order::median(figures)?,
-            low: interval.low,
-            high: interval.high,
-        })
-    }
-
-    fn change(&self, old: (&Cell, &Draft), new: (&Cell, &Draft)) -> Option<Box<Change>> {
-        let sequential = &self.collection.sequential;
-        let by_looks = !sequential.is_empty() && old.0.runs().any(|run| sequential.contains(&run));
-        let judge = if by_looks {
-            &self.sequential
-        } else {
-            &self.fixed
-        };
-        let judgement = judge.judge_as(&self.meta, old.0, new.0)?;
-        Some(Box::new(Change {
-            share: quotient(old.1.middle?.center, new.1.middle?.center).unwrap_or(f64::NAN) - 1.0,
-            p: judgement.comparison.p,
-            judgement,
-            by_looks,
-            notes: Vec::new(),
-        }))
-    }
-}
-
-/// The quotient of two middles; nothing when only the old one is 0.
-fn quotient(old: f64, new: f64) -> Option<f64> {
-    match old == new {
-        true => Some(1.0),
-        false => (old != 0.0).then(|| new / old),
-    }
-}
-
-/// The figure that came most often, the least one of several, and the range of all.
-fn most_frequent(figures: &[f64]) -> Option<Middle> {
-    let sorted = order::sorted(figures)?;
-    let runs = sorted.chunk_by(|a, b| a == b);
-    let longest = runs.rev().max_by_key(|run| run.len())?;
-    Some(Middle {
-        center: longest[0],
-        low: sorted[0],
-        high: sorted[sorted.len() - 1],
-    })
-}
-
-impl Draft {
-    fn noted(mut self, notes: &mut Notes) -> Summary {
-        if let Some(change) = &mut self.change {
-            change.notes = notes.places(std::mem::take(&mut change.judgement.doubts));
-        }
-        Summary {
-            count: self.count,
-            middle: self.middle,
-            notes: notes.places(self.notes).into(),
-            change: self.change,
-        }
     }
 }
 
@@ -739,7 +497,7 @@ impl Needs {
                 (old < alone, alone, in_family, "pairs")
             }
             false => {
-                let too_few = mann_whitney::least_p(old, new) > alpha;
+                let too_few = old.min(new) < self.alone && mann_whitney::least_p(old, new) > alpha;
                 (too_few, self.alone, self.in_family, "runs a side")
             }
         };
@@ -773,163 +531,4 @@ impl Needs {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt::Write;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::format::Reader;
-    use crate::query::{Expressions, Query};
-
-    const OPTIONS: Options = Options {
-        alpha: 0.05,
-        margin: None,
-        confidence: 0.95,
-    };
-
-    fn made(files: &[(&str, String)]) -> Tables {
-        let mut collection = Collection::new(Query::new(&Expressions::default()).unwrap());
-        for (name, text) in files {
-            collection.begin(name);
-            let mut reader = Reader::new(*name, text.as_bytes());
-            while let Some(entry) = reader.entry() {
-                assert_eq!(collection.take(entry), None);
-            }
-        }
-        collection.tables(&OPTIONS).unwrap()
-    }
-
-    fn text(name: &str, figures: &[f64]) -> String {
-        let line = |figure| format!("Benchmark{name} 1 {figure} x/op\n");
-        figures.iter().map(line).collect()
-    }
-
-    #[test]
-    fn means_are_of_what_both_have() {
-        let check = |old: &[(&str, f64)], new: &[(&str, f64)], mean, share, notes: usize| {
-            let side = |all: &[(&str, f64)]| all.iter().map(|&(n, x)| text(n, &[x])).collect();
-            let tables = made(&[("old", side(old)), ("new", side(new))]);
-            let geomean = &tables.tables[0].geomeans[1];
-            let near = |a: Option<f64>, b: Option<f64>| match (a, b) {
-                (Some(a), Some(b)) => (a - b).abs() < 1e-12,
-                (a, b) => a == b,
-            };
-            assert!(near(geomean.mean, mean), "{geomean:?}");
-            assert!(near(geomean.share, share), "{geomean:?}");
-            assert_eq!(geomean.notes.len(), notes, "{geomean:?}");
-        };
-        check(
-            &[("A", 1.0), ("B", 4.0)],
-            &[("A", 2.0), ("B", 8.0)],
-            Some(4.0),
-            Some(1.0),
-            0,
-        );
-        // 0 to 0 is no change, 0 to anything else has no quotient.
-        check(
-            &[("A", 0.0), ("B", 1.0)],
-            &[("A", 0.0), ("B", 4.0)],
-            None,
-            Some(1.0),
-            1,
-        );
-        check(
-            &[("A", 0.0), ("B", 1.0)],
-            &[("A", 1.0), ("B", 4.0)],
-            Some(2.0),
-            None,
-            0,
-        );
-        // Other benchmarks: the quotients are of those that both have.
-        check(
-            &[("A", 1.0)],
-            &[("A", 2.0), ("B", 8.0)],
-            Some(4.0),
-            Some(1.0),
-            1,
-        );
-        check(
-            &[("A", 1.0), ("B", 9.0)],
-            &[("A", 2.0)],
-            Some(2.0),
-            Some(1.0),
-            1,
-        );
-    }
-
-    #[test]
-    fn exact_figures_are_summed_up_by_the_most_frequent() {
-        let check = |figures: &[f64], want: f64| {
-            assert_eq!(most_frequent(figures).unwrap().center, want, "{figures:?}");
-        };
-        check(&[3.0], 3.0);
-        check(&[3.0, 1.0, 3.0], 3.0);
-        check(&[2.0, 1.0, 2.0, 1.0], 1.0);
-        assert_eq!(most_frequent(&[]), None);
-    }
-
-    #[test]
-    fn intervals_are_told_as_benchstat_does() {
-        let check = |center, low, high, want| {
-            let middle = Some(Middle { center, low, high });
-            let summary = Summary {
-                count: 1,
-                middle,
-                notes: Box::default(),
-                change: None,
-            };
-            assert_eq!(summary.reach(), want, "{middle:?}");
-        };
-        check(1.0, 0.5, 1.25, Some(0.5));
-        check(0.0, 0.0, 0.0, Some(0.0));
-        check(0.0, 0.0, 1.0, None);
-        check(1.0, -1.0, 2.0, None);
-        check(1.0, f64::NEG_INFINITY, 2.0, None);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-
-        /// Many rows are made by several threads, which must not be seen; nor must the order of
-        /// lines within a file.
-        #[test]
-        fn rows_are_what_they_are_alone(
-            seed in 0_u64..1000,
-            rows in 1_usize..700,
-        ) {
-            let figure = |row: usize, k: usize, side: u64| {
-                let mixed = (row as u64 * 31 + k as u64 * 17 + side * 7 + seed) % 13;
-                100.0 + row as f64 + mixed as f64 / 4.0
-            };
-            let side = |side: u64| {
-                let mut text = String::new();
-                for k in 0..5 {
-                    for row in 0..rows {
-                        let _ = writeln!(text, "BenchmarkN{row} 1 {} x/op", figure(row, k, side));
-                    }
-                }
-                text
-            };
-            let tables = made(&[("old", side(0)), ("new", side(1))]);
-            let table = &tables.tables[0];
-            prop_assert_eq!(table.rows.len(), rows);
-            prop_assert_eq!(tables.family + table.changes().filter(|c| c.p.is_none()).count(), rows);
-            for at in [0, rows / 2, rows - 1] {
-                let figures = |side| -> Vec<f64> { (0..5).map(|k| figure(at, k, side)).collect() };
-                let name = format!("N{at}");
-                let alone = made(&[
-                    ("old", text(&name, &figures(0))),
-                    ("new", text(&name, &figures(1))),
-                ]);
-                let (row, alone) = (&table.rows[at], &alone.tables[0].rows[0]);
-                prop_assert_eq!(&row.name, &alone.name);
-                for (a, b) in row.cells.iter().flatten().zip(alone.cells.iter().flatten()) {
-                    prop_assert_eq!(a.middle, b.middle);
-                    let of = |s: &Summary| s.change.as_ref().map(|c| (c.p, c.share));
-                    prop_assert_eq!(of(a), of(b));
-                }
-            }
-        }
-    }
-}
+mod tests;

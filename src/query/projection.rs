@@ -22,6 +22,13 @@ pub(super) struct Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(usize);
 
+impl Key {
+    /// Its number: a projection counts its keys from 0.
+    pub fn number(self) -> usize {
+        self.0
+    }
+}
+
 /// Makes [`Key`]s of results, and knows their values and their order.
 #[derive(Clone, Debug, Default)]
 pub struct Projection {

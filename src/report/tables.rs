@@ -1,11 +1,13 @@
 //! Tables of several sides' results: for people, as markdown, as CSV and as JSON. Never computes a statistic, never prints.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
+use std::ops::Range;
 
 use serde_json::{Value, json};
 
 use super::comparison::{self, amount, interval, judged, scale_word, word};
 use super::text::{self, superscript};
+use crate::compare::parallel::in_order;
 use crate::compare::{Change, Row, Summary, Table, Tables};
 use crate::stats::comparison::Basis;
 use crate::unit::{Assume, Better, Scale, human};
@@ -121,13 +123,16 @@ fn write_table(table: &Table, style: text::Style, out: &mut String) {
     for column in 0..table.columns.len() {
         kinds.extend(if column == 0 { &FIRST[..] } else { &OTHER });
     }
-    let lines = lines(table);
     let mut widths = vec![0; kinds.len()];
-    for line in &lines {
-        for (width, text) in widths.iter_mut().zip(line.split(BREAK)) {
-            *width = (*width).max(width_of(text));
+    let mut blocks = Vec::new();
+    lines(table, |block| {
+        for line in block.lines() {
+            for (width, text) in widths.iter_mut().zip(line.split(BREAK)) {
+                *width = (*width).max(width_of(text));
+            }
         }
-    }
+        blocks.push(block);
+    });
     let heads = heads(table, &kinds);
     let mut left_out = 0;
     let (widths, is_shown) = loop {
@@ -145,46 +150,53 @@ fn write_table(table: &Table, style: text::Style, out: &mut String) {
         }
         left_out += 1;
     };
-    let mut line = String::new();
     let (mut begin, mut column) = (0, 0);
-    for (at, head) in heads.iter().enumerate().filter(|(at, _)| is_shown[*at]) {
-        if let Some(head) = head {
+    let mut head = String::new();
+    for (at, text) in heads.iter().enumerate().filter(|(at, _)| is_shown[*at]) {
+        if let Some(text) = text {
             let fill = (begin + kinds[at].gap()).saturating_sub(column);
-            line.extend(std::iter::repeat_n(' ', fill));
-            line.push_str(head);
-            column += fill + width_of(head);
+            head.extend(std::iter::repeat_n(' ', fill));
+            head.push_str(text);
+            column += fill + width_of(text);
         }
         begin += kinds[at].gap() + widths[at];
     }
-    let mut finish = |line: &str| {
-        let line = line.trim_end();
-        // No character is wider than it is long.
-        match line.len() <= style.width {
-            true => out.push_str(line),
-            false => out.push_str(&console::truncate_str(line, style.width, "…")),
+    push_line(&head, style, out);
+    let write = |range: Range<usize>| {
+        let (mut out, mut line) = (String::new(), String::new());
+        for fields in blocks[range].iter().flat_map(|block| block.lines()) {
+            line.clear();
+            for (at, text) in fields
+                .split(BREAK)
+                .enumerate()
+                .filter(|(at, _)| is_shown[*at])
+            {
+                let fill = widths[at].saturating_sub(width_of(text));
+                let before = kinds[at].gap() + if kinds[at].is_right() { fill } else { 0 };
+                line.extend(std::iter::repeat_n(' ', before));
+                match kinds[at] {
+                    Kind::Verdict => line.push_str(&coloured(text)),
+                    _ => line.push_str(text),
+                }
+                if !kinds[at].is_right() {
+                    line.extend(std::iter::repeat_n(' ', fill));
+                }
+            }
+            push_line(&line, style, &mut out);
         }
-        out.push('\n');
+        out
     };
-    finish(&line);
-    for fields in &lines {
-        line.clear();
-        for (at, text) in fields.split(BREAK).enumerate() {
-            if !is_shown[at] {
-                continue;
-            }
-            let fill = widths[at].saturating_sub(width_of(text));
-            let before = kinds[at].gap() + if kinds[at].is_right() { fill } else { 0 };
-            line.extend(std::iter::repeat_n(' ', before));
-            match kinds[at] {
-                Kind::Verdict => line.push_str(&coloured(text)),
-                _ => line.push_str(text),
-            }
-            if !kinds[at].is_right() {
-                line.extend(std::iter::repeat_n(' ', fill));
-            }
-        }
-        finish(&line);
+    in_order(blocks.len(), 1, write, |lines| out.push_str(&lines));
+}
+
+fn push_line(line: &str, style: text::Style, out: &mut String) {
+    let line = line.trim_end();
+    // No character is wider than it is long.
+    match line.len() <= style.width {
+        true => out.push_str(line),
+        false => out.push_str(&console::truncate_str(line, style.width, "…")),
     }
+    out.push('\n');
 }
 
 /// The notes that the table's lines refer to: not those of the geometric means, which come last,
@@ -203,8 +215,11 @@ fn shown_notes(table: &Table) -> &[String] {
 }
 
 fn width_of(text: &str) -> usize {
-    match text.is_ascii() {
-        true => text.len(),
+    // Nothing else than these is written into most fields.
+    let is_narrow =
+        |c: char| matches!(c, ' '..='~' | '±' | '…' | '∞' | 'µ' | '¹' | '²' | '³' | '⁰'..='⁹');
+    match text.chars().all(is_narrow) {
+        true => text.chars().count(),
         false => console::measure_text_width(text),
     }
 }
@@ -248,53 +263,60 @@ fn widen(heads: &[Option<String>], kinds: &[Kind], is_shown: &[bool], widths: &m
     }
 }
 
-/// The fields of each row, and of the geometric means where there are several.
-fn lines(table: &Table) -> Vec<String> {
-    let joined = |fields: Vec<String>| {
-        let mut line = fields.join("\0");
-        line.shrink_to_fit();
-        line
+/// The fields of each row, and of the geometric means where there are several: some hundred lines
+/// at a time.
+fn lines(table: &Table, mut sink: impl FnMut(String)) {
+    let some = |range: Range<usize>| {
+        let mut lines = String::new();
+        for row in &table.rows[range] {
+            write_fields(table, row, &mut lines);
+            lines.push('\n');
+        }
+        lines.shrink_to_fit();
+        lines
     };
-    let mut lines: Vec<String> = Vec::with_capacity(table.rows.len() + 1);
-    lines.extend(table.rows.iter().map(|row| joined(fields(table, row))));
+    in_order(table.rows.len(), 256, some, &mut sink);
     if table.rows.len() > 1 {
-        lines.push(joined(geomean_fields(table)));
+        sink(geomean_fields(table).join("\0"));
     }
-    lines
 }
 
-fn fields(table: &Table, row: &Row) -> Vec<String> {
-    let mut fields = vec![row.name.replace(BREAK, " ")];
+fn write_fields(table: &Table, row: &Row, line: &mut String) {
+    // Neither begins another field, or line.
+    line.push_str(&row.name.replace([BREAK, '\n'], " "));
+    let mut field = |text: fmt::Arguments<'_>| {
+        line.push(BREAK);
+        let _ = line.write_fmt(text);
+    };
     let scale = scale_of(table, row);
     for (column, cell) in row.cells.iter().enumerate() {
-        fields.extend(match cell {
-            None => Default::default(),
-            Some(cell) => match cell.middle {
-                None => ["absent".to_owned(), String::new(), marks(&cell.notes)],
-                Some(middle) => [
-                    scale.write(middle.center),
-                    format!("± {}", reach(cell)),
-                    marks(&cell.notes),
-                ],
-            },
-        });
+        match cell {
+            None => field(format_args!("{BREAK}{BREAK}")),
+            Some(cell) => {
+                match cell.middle {
+                    None => field(format_args!("absent{BREAK}")),
+                    Some(middle) => {
+                        field(format_args!("{}", scale.write(middle.center)));
+                        field(format_args!("± {}", reach(cell)));
+                    }
+                }
+                field(format_args!("{}", marks(&cell.notes)));
+            }
+        }
         if column == 0 {
             continue;
         }
-        fields.extend(
-            match cell.as_ref().and_then(|cell| cell.change.as_deref()) {
-                None => Default::default(),
-                Some(change) => [
-                    share(table, change),
-                    bounds(table, change),
-                    basis(change),
-                    word(change.judgement.verdict).to_owned(),
-                    marks(&change.notes),
-                ],
-            },
-        );
+        match cell.as_ref().and_then(|cell| cell.change.as_deref()) {
+            None => field(format_args!("{BREAK}{BREAK}{BREAK}{BREAK}")),
+            Some(change) => {
+                field(format_args!("{}", share(table, change)));
+                field(format_args!("{}", bounds(table, change)));
+                field(format_args!("{}", basis(change)));
+                field(format_args!("{}", word(change.judgement.verdict)));
+                field(format_args!("{}", marks(&change.notes)));
+            }
+        }
     }
-    fields
 }
 
 fn geomean_fields(table: &Table) -> Vec<String> {
@@ -415,29 +437,31 @@ pub fn markdown(tables: &Tables) -> String {
             }
         }
         let _ = writeln!(out, "{head}\n{rule}");
-        for line in lines(table) {
-            let texts: Vec<String> = line.split(BREAK).map(escaped).collect();
-            let joined = |texts: &[String]| -> String {
-                let some = texts.iter().filter(|text| !text.is_empty());
-                some.cloned().collect::<Vec<_>>().join(" ")
-            };
-            let _ = write!(out, "| {} | {} |", texts[0], joined(&texts[1..4]));
-            for other in texts[4..].chunks(OTHER.len()) {
-                let verdict = match other[6].is_empty() {
-                    true => other[7].clone(),
-                    false => format!("**{}** {}", other[6], other[7]),
+        lines(table, |block| {
+            for line in block.lines() {
+                let texts: Vec<String> = line.split(BREAK).map(escaped).collect();
+                let joined = |texts: &[String]| -> String {
+                    let some = texts.iter().filter(|text| !text.is_empty());
+                    some.cloned().collect::<Vec<_>>().join(" ")
                 };
-                let _ = write!(
-                    out,
-                    " {} | {} | {} | {} |",
-                    joined(&other[..3]),
-                    other[3],
-                    joined(&other[4..6]),
-                    verdict.trim_end()
-                );
+                let _ = write!(out, "| {} | {} |", texts[0], joined(&texts[1..4]));
+                for other in texts[4..].chunks(OTHER.len()) {
+                    let verdict = match other[6].is_empty() {
+                        true => other[7].clone(),
+                        false => format!("**{}** {}", other[6], other[7]),
+                    };
+                    let _ = write!(
+                        out,
+                        " {} | {} | {} | {} |",
+                        joined(&other[..3]),
+                        other[3],
+                        joined(&other[4..6]),
+                        verdict.trim_end()
+                    );
+                }
+                out.push('\n');
             }
-            out.push('\n');
-        }
+        });
         out.push('\n');
         for (number, note) in (1..).zip(shown_notes(table)) {
             let _ = writeln!(out, "{} {note}  ", superscript(number));

@@ -1,7 +1,7 @@
 //! What is said of a change between two variants: by how much, between what bounds, with what verdict. Here for groups that are not paired and for figures that do not vary; [`paired`](super::paired) makes the same of pairs. Never knows which direction is the better one: whoever asks for a verdict says so.
 
 use super::mann_whitney::Differences;
-use super::order::{median, sorted};
+use super::order::{middle, sorted};
 use super::sequential::Rule;
 use super::{Interval, mann_whitney};
 
@@ -231,23 +231,24 @@ pub fn groups(old: &[f64], new: &[f64], rule: &Rule, margin: Margin) -> Option<C
     let scale = Scale::of(&old[..1], &new[..1]);
     // Logarithms could tie figures that differ in their last digit.
     let test = mann_whitney::test_sorted(&old, &new);
-    let level = median(&old)?;
+    let level = middle(old.len(), |rank| old[rank - 1]);
     let on_scale = |figures: Vec<f64>| match scale {
         Scale::Ratio => figures.into_iter().map(f64::ln).collect(),
         Scale::Difference => figures,
     };
     let counts = [old.len(), new.len()];
     let (old, new) = (on_scale(old), on_scale(new));
-    let differences = Differences::new(&old, &new);
-    let interval = |level: f64| Some(scale.change_interval(differences.interval(1.0 - level)?));
+    let mut differences = Differences::new(&old, &new);
+    let mut interval = |level: f64| Some(scale.change_interval(differences.interval(1.0 - level)?));
     let bound = margin.bound(scale, level);
+    let (interval, equivalence) = (interval(rule.difference), interval(rule.equivalence));
     let mut comparison = Comparison {
         basis: Basis::Groups,
         scale,
         counts,
         estimate: scale.change(differences.middle()),
-        interval: interval(rule.difference),
-        equivalence: interval(rule.equivalence),
+        interval,
+        equivalence,
         margin: [scale.change(-bound), scale.change(bound)],
         p: Some(rule.adjusted(test.two_sided)),
         approximate: !test.exact,

@@ -14,6 +14,7 @@ pub mod comparison;
 mod fourier;
 pub mod mann_whitney;
 mod normal;
+mod null;
 pub mod order;
 pub mod paired;
 pub mod regression;
@@ -21,6 +22,7 @@ pub mod sequential;
 pub mod series;
 pub mod signed_rank;
 pub mod step;
+mod tied;
 
 /// An interval that holds the estimated quantity with a known probability.
 #[derive(Clone, Copy, Debug, PartialEq)]

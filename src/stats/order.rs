@@ -1,6 +1,11 @@
 //! Order statistics: quantiles, the median and its distribution-free interval, ranks. Never assumes a distribution; sorting works on a copy.
 
+use std::cell::Cell;
+
 use super::{Interval, normal};
+
+/// The ranks, from 1, between which an interval lies, and its confidence.
+type Ranks = (usize, usize, f64);
 
 /// The figures in rising order, or `None` when there are none or one is not a finite number.
 pub fn sorted(figures: &[f64]) -> Option<Vec<f64>> {
@@ -50,7 +55,7 @@ pub fn median_interval(figures: &[f64], confidence: f64) -> Option<Interval> {
     })
 }
 
-/// The interval of the median that benchstat prints, for tables that are to equal its own.
+/// The median with the interval that benchstat prints, for tables that are to equal its own.
 ///
 /// It takes the stretches between neighbouring figures in the order of the probability that the
 /// median lies in them, the lower first of two alike, until they hold `confidence`; so it may
@@ -58,14 +63,23 @@ pub fn median_interval(figures: &[f64], confidence: f64) -> Option<Interval> {
 /// end. From 31 figures on the probabilities are normal, corrected for continuity.
 /// `go-moremath` `stats.QuantileCI` at ½; where that, by rounding, takes the upper of two equal
 /// stretches (n = 24 at 95 %), this does not.
-pub fn benchstat_interval(figures: &[f64], confidence: f64) -> Option<Interval> {
+pub fn benchstat_median(figures: &[f64], confidence: f64) -> Option<(f64, Interval)> {
+    // Files hold thousands of benchmarks with the same number of runs.
+    thread_local! {
+        static LAST: Cell<(usize, f64, Ranks)> = const { Cell::new((0, 0.0, (0, 0, 0.0))) };
+    }
     if !(confidence > 0.0 && confidence < 1.0) {
         return None;
     }
     let sorted = sorted(figures)?;
     let n = sorted.len();
-    let (low, high, confidence) = benchstat_ranks(n, confidence);
-    Some(Interval {
+    let ranks = match LAST.get() {
+        (count, level, ranks) if (count, level) == (n, confidence) => ranks,
+        _ => benchstat_ranks(n, confidence),
+    };
+    LAST.set((n, confidence, ranks));
+    let (low, high, confidence) = ranks;
+    let interval = Interval {
         low: if low == 0 {
             f64::NEG_INFINITY
         } else {
@@ -77,7 +91,8 @@ pub fn benchstat_interval(figures: &[f64], confidence: f64) -> Option<Interval> 
             sorted[high - 1]
         },
         confidence,
-    })
+    };
+    Some((middle(n, |rank| sorted[rank - 1]), interval))
 }
 
 /// The geometric mean; `None` also when a figure is not above 0.
@@ -124,7 +139,7 @@ pub fn doubled_midranks(figures: &[f64]) -> Vec<usize> {
 }
 
 /// The median of `count` ordered figures, of which `at(rank)` gives the rank-th smallest, from 1.
-pub(super) fn middle(count: usize, at: impl Fn(usize) -> f64) -> f64 {
+pub(super) fn middle(count: usize, mut at: impl FnMut(usize) -> f64) -> f64 {
     let low = at(count.div_ceil(2));
     if count % 2 == 1 {
         return low;
@@ -160,9 +175,8 @@ fn median_rank(n: usize, confidence: f64) -> Option<(usize, f64)> {
     best
 }
 
-/// The ranks, from 1, between which [`benchstat_interval`] lies, and its confidence. Rank 0 and
-/// n + 1 are infinitely far.
-fn benchstat_ranks(n: usize, confidence: f64) -> (usize, usize, f64) {
+/// The ranks of [`benchstat_median`]. Rank 0 and n + 1 are infinitely far.
+fn benchstat_ranks(n: usize, confidence: f64) -> Ranks {
     if n <= 30 {
         // Stretch k lies between the k-th figure and the next.
         let mut chances = vec![0.5_f64.powi(n as i32)];
@@ -253,7 +267,7 @@ mod tests {
             let row: Vec<&str> = row.split(',').collect();
             let n: usize = row[1].parse().unwrap();
             let rising: Vec<f64> = (1..=n).map(|x| x as f64).collect();
-            let got = benchstat_interval(&rising, 0.95).unwrap();
+            let (_, got) = benchstat_median(&rising, 0.95).unwrap();
             let end = |at: usize| match row[at].parse::<f64>().unwrap() {
                 0.0 => f64::NEG_INFINITY,
                 rank if rank > n as f64 => f64::INFINITY,
@@ -268,8 +282,8 @@ mod tests {
             );
             assert_close(got.confidence, row[4].parse().unwrap(), 1e-12, row[1]);
         }
-        assert_eq!(benchstat_interval(&[1.0], 1.0), None);
-        let single = benchstat_interval(&[1.0], 0.95).unwrap();
+        assert_eq!(benchstat_median(&[1.0], 1.0), None);
+        let (_, single) = benchstat_median(&[1.0], 0.95).unwrap();
         assert_eq!(
             (single.low, single.high),
             (f64::NEG_INFINITY, f64::INFINITY)

@@ -22,7 +22,7 @@ use counterpoise::perf::Access;
 use counterpoise::perf::catalog::Catalog;
 use counterpoise::perf::group::{Counters, How};
 use counterpoise::sample::Record;
-use counterpoise::stats::order;
+use counterpoise::stats::{Interval, order};
 use counterpoise::sys::page::Page;
 use counterpoise::sys::perf_event::Target;
 
@@ -91,21 +91,34 @@ enum Goal {
 }
 
 impl Estimate {
-    /// The median of `figures`; its interval says how much they scatter.
+    /// The median of `figures`; its interval says how much they scatter, or their range where they
+    /// are too few for one.
     fn of(figures: &[f64], form: Form) -> anyhow::Result<Estimate> {
         let median = order::median(figures).context("nothing was measured")?;
-        let interval = order::median_interval(figures, 0.95).context("too little was measured")?;
+        let ends = |interval: Interval| (interval.low, interval.high);
+        let range = || {
+            let low = figures.iter().copied().fold(f64::INFINITY, f64::min);
+            (low, figures.iter().copied().fold(low, f64::max))
+        };
+        let interval = order::median_interval(figures, 0.95);
+        let (low, high) = interval.map_or_else(range, ends);
         Ok(Estimate {
             median,
-            low: interval.low,
-            high: interval.high,
+            low,
+            high,
             form,
-            aside: String::new(),
+            aside: match interval {
+                Some(_) => String::new(),
+                None => format!("(range of {}) ", figures.len()),
+            },
         })
     }
 
     fn with_aside(self, aside: String) -> Estimate {
-        Estimate { aside, ..self }
+        Estimate {
+            aside: self.aside + &aside,
+            ..self
+        }
     }
 }
 

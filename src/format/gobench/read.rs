@@ -161,27 +161,29 @@ impl Decoder {
         }
         self.iterations = parse_iterations(iterations)?;
         let mut count = 0;
-        loop {
-            let (number, after) = split_field(rest);
-            if number.is_empty() {
-                break;
-            }
-            let number = parse_number(number)?;
-            let (written, after) = split_field(after);
-            if written.is_empty() {
-                return Err("missing units".to_owned());
-            }
-            rest = after;
-            match self.values.get_mut(count) {
-                Some(last) if last.spelling.written == written => {
+        while !rest.is_empty() {
+            let (number, after) = split_number(rest)?;
+            let same = self.values.get_mut(count).and_then(|last| {
+                let behind = after.strip_prefix(&*last.spelling.written)?;
+                let is_over = matches!(behind.as_bytes().first(), None | Some(b' ' | b'\t'));
+                is_over.then(|| (last, after_space(behind, 0)))
+            });
+            match same {
+                Some((last, after)) => {
                     last.value = number * last.spelling.factor;
+                    rest = after;
                 }
-                last => {
+                None => {
+                    let (written, after) = split_field(after);
+                    if written.is_empty() {
+                        return Err("missing units".to_owned());
+                    }
+                    rest = after;
                     let spelling =
                         spell(&mut self.spellings, written).map_err(|error| error.to_string())?;
                     let value = number * spelling.factor;
                     let measurement = Measurement { value, spelling };
-                    match last {
+                    match self.values.get_mut(count) {
                         Some(last) => *last = measurement,
                         None => self.values.push(measurement),
                     }
@@ -314,8 +316,12 @@ fn split_field(text: &str) -> (&str, &str) {
             },
         };
     }
-    let mut begin = end;
-    while let Some(&byte) = bytes.get(begin) {
+    (&text[..end], after_space(text, end))
+}
+
+/// What begins after the white space at `begin`.
+fn after_space(text: &str, mut begin: usize) -> &str {
+    while let Some(&byte) = text.as_bytes().get(begin) {
         begin += match byte {
             b' ' | b'\t' => 1,
             b'!'..=b'~' => break,
@@ -325,7 +331,7 @@ fn split_field(text: &str) -> (&str, &str) {
             },
         };
     }
-    (&text[..end], &text[begin..])
+    &text[begin..]
 }
 
 /// How many bytes the character at `at` has, and whether it is white space.
@@ -344,26 +350,49 @@ fn parse_iterations(text: &str) -> Result<u64, String> {
     }
 }
 
-fn parse_number(text: &str) -> Result<f64, String> {
-    // Most are whole and short.
-    let bytes = text.as_bytes();
-    let digit = |number: u64, byte: &u8| {
-        byte.is_ascii_digit()
-            .then(|| number * 10 + u64::from(byte - b'0'))
-    };
-    if bytes.len() <= 15
-        && let Some(whole) = bytes.iter().try_fold(0, digit)
-    {
-        return Ok(whole as f64);
+/// The number that `text` begins with, and what begins after the white space behind it.
+fn split_number(text: &str) -> Result<(f64, &str), String> {
+    if let Some((number, end)) = plain_number(text.as_bytes()) {
+        return Ok((number, after_space(text, end)));
     }
+    let (number, after) = split_field(text);
     let error = |what| Err(format!("parsing measurement: {what}"));
-    match text.parse::<f64>() {
-        Ok(x) if x.is_infinite() && bytes.iter().any(u8::is_ascii_digit) => {
+    match number.parse::<f64>() {
+        Ok(x) if x.is_infinite() && number.bytes().any(|byte| byte.is_ascii_digit()) => {
             error("value out of range")
         }
-        Ok(x) => Ok(x),
+        Ok(x) => Ok((x, after)),
         Err(_) => error("invalid syntax"),
     }
+}
+
+/// A number like most: digits, perhaps with a point, no more than 15 of them, and where it ends.
+///
+/// The digits and the power of ten are then whole numbers that a double holds, and so one division
+/// gives the double that is nearest to their quotient (Clinger 1990).
+fn plain_number(bytes: &[u8]) -> Option<(f64, usize)> {
+    const POWERS: [f64; 16] = [
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+    ];
+    let mut number = 0_u64;
+    let mut digits = |mut at: usize| {
+        while let Some(byte) = bytes.get(at).filter(|byte| byte.is_ascii_digit()) {
+            number = number.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+            at += 1;
+        }
+        at
+    };
+    let whole = digits(0);
+    let (end, places) = match bytes.get(whole) {
+        Some(b'.') => {
+            let end = digits(whole + 1);
+            (end, end - whole - 1)
+        }
+        _ => (whole, 0),
+    };
+    let is_over = matches!(bytes.get(end), None | Some(b' ' | b'\t'));
+    let is_plain = is_over && (1..POWERS.len()).contains(&(whole + places));
+    is_plain.then(|| (number as f64 / POWERS[places], end))
 }
 
 #[cfg(test)]

@@ -140,10 +140,23 @@ proptest! {
     }
 
     #[test]
-    fn numbers_are_those_of_the_standard_library(x in any::<f64>(), n in any::<u64>()) {
-        prop_assert_eq!(parse_number(&n.to_string()), Ok(n as f64));
+    fn numbers_are_those_of_the_standard_library(
+        x in any::<f64>(),
+        n in any::<u64>(),
+        plain in "0{0,3}[0-9]{0,17}(\\.[0-9]{0,17})?",
+    ) {
+        let check = |text: &str, want: f64| {
+            let text = format!("{text} y");
+            prop_assert_eq!(split_number(&text), Ok((want, "y")));
+            Ok(())
+        };
+        check(&n.to_string(), n as f64)?;
         if !x.is_nan() {
-            prop_assert_eq!(parse_number(&format!("{x:e}")), Ok(x));
+            check(&format!("{x:e}"), x)?;
+        }
+        match plain.parse() {
+            Ok(want) => check(&plain, want)?,
+            Err(_) => prop_assert!(split_number(&plain).is_err()),
         }
     }
 }
