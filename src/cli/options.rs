@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,14 +164,14 @@ fn scheduler(text: &str) -> Result<Scheduler, String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputOptions {
-    /// Write the records to FILE.
+    /// Write the records to FILE; - is standard output.
     #[arg(
         short = 'o',
         long = "output-file",
         visible_alias = "log-file",
         value_name = "FILE"
     )]
-    pub(super) file: Option<PathBuf>,
+    file: Option<PathBuf>,
 
     /// Append to FILE instead of overwriting it.
     #[arg(long, requires = "file")]
@@ -195,6 +195,11 @@ pub(super) struct OutputOptions {
 }
 
 impl OutputOptions {
+    /// The file that records go to; `None` when it is standard output, or there is none.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.file.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
     /// The format of the records, when they are wanted at all.
     pub(super) fn record_format(&self) -> Option<Format> {
         let wanted = self.file.is_some().then_some(Format::Jsonl);
@@ -205,7 +210,7 @@ impl OutputOptions {
 
     /// Whether records go to standard output.
     pub(super) fn records_to_stdout(&self) -> bool {
-        self.file.is_none() && self.record_format().is_some()
+        self.path().is_none() && self.record_format().is_some()
     }
 }
 

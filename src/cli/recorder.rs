@@ -201,7 +201,7 @@ fn left(state: &ProgressState, text: &mut dyn fmt::Write) {
 }
 
 fn open_output(format: Format, options: &OutputOptions) -> anyhow::Result<Writer<Box<dyn Write>>> {
-    let Some(path) = &options.file else {
+    let Some(path) = options.path() else {
         return Ok(Writer::new(format, Box::new(io::stdout())));
     };
     // A limit on the size of files shall fail the write, not end us; programs that we execute have

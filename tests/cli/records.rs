@@ -392,6 +392,16 @@ fn tables_for_spreadsheets_are_comma_separated() {
 }
 
 #[test]
+fn a_dash_is_standard_output() {
+    let directory = scratch();
+    let mut command = poise();
+    command.current_dir(directory.path());
+    let ran = finish(command.args(words("stat -e dummy --format csv -o - -- true"))).exits(0);
+    ran.shows(&["sequence,round,"]);
+    assert!(!directory.path().join("-").exists());
+}
+
+#[test]
 fn appended_tables_have_one_row_of_names() {
     let directory = scratch();
     let file = directory.path().join("table.csv");
