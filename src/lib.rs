@@ -92,7 +92,7 @@
 //!   process is cloned.
 //! - Whatever reads the machine from `/proc`, `/sys` or tracefs takes the root as a parameter, so
 //!   that a test can build a fake tree. Fakes are paths, not traits. Only what concerns living
-//!   processes ([`run::attach`], ourselves) goes to the real `/proc`.
+//!   processes ([`run::attach`], [`run::build`], ourselves) goes to the real `/proc`.
 //! - One public trait, where there are really several kinds: [`run::Workload`]. Formats and loops
 //!   are closed enums.
 //! - Below the door each device module has one error type that keeps what was tried, on what, and
@@ -219,6 +219,26 @@
 //! the verdict of pairs of culprit and parent. [`bisect::simulate`] is the same engine on made-up
 //! figures, and its tests hold it to what it is to reach.
 //!
+//! ## A compiler's way
+//!
+//! [`run::compiler`] finds compilers and says how each is invoked; the compiler itself is, never
+//! `go build`. Go packages come from `go list` of one toolchain, the *source*; a
+//! [`run::compiler::workbench::Workbench`] joins a source with any Go compiler. Whether that takes
+//! the source's export data is found by trying; where it does not, it compiles its own from the same
+//! source. All that is made for it is kept by content in the user's cache, or for one run where that
+//! cannot be written. Other compilers are templates of a command line ([`run::compiler::template`]).
+//!
+//! [`run::identical`] compiles each input twice by each of two compilers, interleaved. Outputs that
+//! are not the same byte for byte are taken apart (archive, Go object, ELF), rules are applied to
+//! the parts that differ, each only where what it passes over differs, and what is left is named:
+//! part, symbols, and by listings of the compilers themselves the first instruction. A compiler that
+//! differs from itself proves nothing about another; nor does one that was killed, timed out or had
+//! no room.
+//!
+//! [`run::build`] builds revisions. The user's repository is only read: a checkout is a repository
+//! of its own that borrows the objects. Its directory is locked by a file that the build has for
+//! standard input, so whoever gets the lock is alone in there, even after a builder was killed.
+//!
 //! ## Where to put what
 //!
 //! - A new event spelling: `perf/symbol.rs` or `perf/catalog.rs`. A new ratio: the table in
@@ -231,6 +251,8 @@
 //!   and `run/surroundings.rs`, which says when it cannot be had and how it is recorded.
 //! - Something else to be said of a comparison: a note in `compare/tables.rs`, which every output
 //!   then has.
+//! - A further compiler: a constructor in `run/compiler/template.rs`; a user's own is a TOML file.
+//! - A further difference that does not count: `run/identical/rules.rs`, with what it passes over.
 //! - A new file format: `format/`, with its wire types apart from the model.
 //! - A new verb: one file in `cli/`.
 //! - A proof by exact counts on a real PMU: `tests/pmu`, which `tests/vm/test.sh` runs in a virtual

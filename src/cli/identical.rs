@@ -274,7 +274,17 @@ impl Job<'_> {
             patterns => patterns,
         };
         let progress = self.progress("export data, which later runs find in the cache");
-        let source = Source::list(&home, patterns, &cache, self.limits).map_err(refused)?;
+        // That is many compilations.
+        let all_of_them = Limits {
+            timeout: self.limits.timeout.max(Duration::from_secs(3600)),
+            ..self.limits
+        };
+        let source = Source::list(&home, patterns, &cache, all_of_them).map_err(refused)?;
+        if let Some(missing) = source.wanted().find(|package| !package.directory.is_dir()) {
+            let why = missing.error.clone();
+            let message = why.unwrap_or_else(|| format!("no package is called {}", missing.path));
+            return Err(Usage::new(message).into());
+        }
         let bench = |go| Workbench::new(&source, go, &cache, self.jobs, self.limits);
         let [old, new] = [bench(compilers[0]), bench(compilers[1])];
         let benches = [old.map_err(refused)?, new.map_err(refused)?];
@@ -345,19 +355,18 @@ impl Job<'_> {
             progress.inc(1);
             progress.set_message(one.input.clone());
         };
-        let results = identical::prove(&pair, inputs, self.jobs, &told).map_err(refused)?;
-        let differing = (0..)
-            .zip(&results)
-            .filter_map(|(at, one)| match &one.outcome {
-                Outcome::Differs(place) | Outcome::Nondeterministic { place, .. } => {
-                    Some((at, place))
-                }
-                _ => None,
-            });
+        let results = identical::prove(&pair, inputs, self.jobs, &told);
+        let differing = (0..).zip(&results).filter(|(_, one)| {
+            let outcome = &one.outcome;
+            matches!(
+                outcome,
+                Outcome::Differs(_) | Outcome::Nondeterministic { .. }
+            )
+        });
         let explained = differing
             .take(self.arguments.explain)
-            .map(|(at, place)| {
-                let listing = pair.explain(&inputs[at], place);
+            .map(|(at, one)| {
+                let listing = pair.explain(&inputs[at], &one.outcome);
                 (at, listing.map_err(|cause| cause.to_string()))
             })
             .collect();

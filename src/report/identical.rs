@@ -89,12 +89,12 @@ impl Report<'_> {
         for (at, listing) in &self.explained {
             match listing {
                 Ok(Some(listing)) => {
-                    write_listing(&mut text, &self.results[*at].input, listing, style)
+                    write_listing(&mut text, &self.results[*at], listing, style);
                 }
                 Ok(None) => {
                     let _ = writeln!(
                         text,
-                        "{}: the compilers print the same assembly",
+                        "{}: the assembly is the same",
                         self.results[*at].input
                     );
                 }
@@ -236,7 +236,11 @@ impl Report<'_> {
                 }
             }
         }
-        records.push(Record::End(end));
+        // Without its end a stream is known to be cut short.
+        let stopped = |one: &Compared| matches!(one.outcome, Outcome::Stopped(_));
+        if !self.results.iter().any(stopped) {
+            records.push(Record::End(end));
+        }
         records
     }
 
@@ -336,8 +340,12 @@ fn place_words(place: &Place) -> String {
     format!("in {}, {there}{symbols}", place.part)
 }
 
-fn write_listing(text: &mut String, input: &str, listing: &Listing, style: Style) {
-    let _ = writeln!(text, "{input}: {}", listing.function);
+fn write_listing(text: &mut String, one: &Compared, listing: &Listing, style: Style) {
+    let _ = writeln!(text, "{}: {}", one.input, listing.function);
+    let [old, new] = match one.outcome {
+        Outcome::Nondeterministic { .. } => ["once", "again"],
+        _ => SIDES,
+    };
     let width = (style.width.clamp(60, 200) - 5) / 2;
     let cell = |line: &str| {
         // Tabs are as wide as the terminal pleases.
@@ -345,7 +353,7 @@ fn write_listing(text: &mut String, input: &str, listing: &Listing, style: Style
         let line = console::truncate_str(&line, width, "…").into_owned();
         console::pad_str(&line, width, console::Alignment::Left, None).into_owned()
     };
-    let _ = writeln!(text, "  {} | new", cell("old"));
+    let _ = writeln!(text, "  {} | {new}", cell(old));
     for row in &listing.rows {
         let mark = mark(row);
         let line = format!("  {} {mark} {}", cell(&row.old), cell(&row.new));
@@ -354,11 +362,11 @@ fn write_listing(text: &mut String, input: &str, listing: &Listing, style: Style
     if listing.left_out > 0 {
         let _ = writeln!(text, "  … and {} more rows", listing.left_out);
     }
-    if let Some((line, old, new)) = &listing.first_line {
-        let old = old.trim().replace('\t', " ");
-        let new = new.trim().replace('\t', " ");
+    if let Some((line, first, second)) = &listing.first_line {
+        let first = first.trim().replace('\t', " ");
+        let second = second.trim().replace('\t', " ");
         let _ = writeln!(text, "  first differing line of the assembly, {line}:");
-        let _ = writeln!(text, "    old: {old}\n    new: {new}");
+        let _ = writeln!(text, "    {old}: {first}\n    {new}: {second}");
     }
 }
 

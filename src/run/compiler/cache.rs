@@ -85,7 +85,7 @@ impl Cache {
         }
     }
 
-    /// The part of it with this name, made if need be. What has not been used for long goes.
+    /// The part of it with this name, made if need be.
     pub fn part(&self, name: &str) -> Result<PathBuf, Cause> {
         let path = self.path.join(name);
         fs::create_dir_all(&path).map_err(|error| unwritable(&path, &error))?;

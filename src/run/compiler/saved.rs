@@ -241,7 +241,7 @@ mod tests {
         let shelf = Shelf::at(directory.path().join("shelf"));
         assert_eq!(shelf.list(), []);
         let saved = shelf.save("clean", &compiler(&file)).unwrap();
-        assert_eq!(shelf.list(), [saved.clone()]);
+        assert_eq!(shelf.list(), std::slice::from_ref(&saved));
         assert!(
             shelf
                 .save("clean", &compiler(&file))
@@ -255,7 +255,8 @@ mod tests {
         }
         fs::write(&file, "changed").unwrap();
         assert_eq!(fs::read(shelf.compiler(&saved)).unwrap(), b"clean");
-        assert_eq!(shelf.restore("clean", None).unwrap(), [file.clone()]);
+        let restored = shelf.restore("clean", None).unwrap();
+        assert_eq!(restored, std::slice::from_ref(&file));
         assert_eq!(fs::read(&file).unwrap(), b"clean");
         fs::write(shelf.compiler(&saved), "tampered").unwrap();
         let cause = shelf.find("clean").unwrap_err();

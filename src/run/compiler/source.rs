@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::cache::{self, Cache};
 use super::go::{Go, Toolchain};
 use super::invocation::{Invocation, Limits, Words};
+use super::workbench::INPUTS;
 use crate::sample::Cause;
 
 /// Packages with all that they import, each after its imports.
@@ -360,7 +361,7 @@ impl Package {
         }
         let symbols = fs::read(&output)
             .map_err(|error| Cause::new(format!("cannot read {}: {error}", output.display())))?;
-        cache.keep("inputs", &symbols).map(Some)
+        cache.keep(INPUTS, &symbols).map(Some)
     }
 }
 

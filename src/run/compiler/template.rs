@@ -36,7 +36,7 @@ pub struct Template {
     pub version: String,
     /// The file that is executed.
     pub program: PathBuf,
-    /// Its hash.
+    /// Its hash. A driver such as gcc has others do the work, which its version stands for.
     pub sha256: String,
     /// Lines of its log that tell the time of a phase.
     pub phases: Option<Regex>,

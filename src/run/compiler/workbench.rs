@@ -44,6 +44,9 @@ enum Exports {
 /// Where export data that we build ourselves is kept.
 const EXPORTS: &str = "exports";
 
+/// Where small files for compilers are kept.
+pub(super) const INPUTS: &str = "inputs";
+
 impl<'a> Workbench<'a> {
     /// Sets `compiler` up for `source`. Where it does not understand the export data of the
     /// source's toolchain, it compiles its own from the same source, `jobs` packages at once.
@@ -57,6 +60,9 @@ impl<'a> Workbench<'a> {
         limits: Limits<'_>,
     ) -> Result<Workbench<'a>, Cause> {
         let toolchain = source.go.toolchain()?;
+        for part in [EXPORTS, INPUTS] {
+            cache.tidy(part);
+        }
         let mut bench = Workbench {
             source,
             compiler,
@@ -131,13 +137,13 @@ impl<'a> Workbench<'a> {
             return Err(Cause::new(why));
         }
         let configuration = package.import_configuration(exports)?;
-        let configuration = self.cache.keep("inputs", configuration.as_bytes())?;
+        let configuration = self.cache.keep(INPUTS, configuration.as_bytes())?;
         let mut arguments: Vec<OsString> = vec!["-importcfg".into(), configuration.into()];
         if let Some(symbols) = package.assembly_symbols(self.toolchain, self.cache, limits)? {
             arguments.extend(["-symabis".into(), symbols.into()]);
         }
         if let Some(embeds) = package.embed_configuration() {
-            let embeds = self.cache.keep("inputs", embeds.as_bytes())?;
+            let embeds = self.cache.keep(INPUTS, embeds.as_bytes())?;
             arguments.extend(["-embedcfg".into(), embeds.into()]);
         }
         Ok(arguments)
@@ -222,7 +228,6 @@ impl<'a> Workbench<'a> {
         jobs: NonZero<usize>,
         limits: Limits<'_>,
     ) -> Result<Exports, Cause> {
-        self.cache.tidy(EXPORTS);
         let directory = self.cache.part(EXPORTS)?;
         let packages = &self.source.packages;
         let place: BTreeMap<&str, usize> = packages
