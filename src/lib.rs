@@ -268,6 +268,16 @@
 //! several threads; then all comparisons are judged as one family, and [`report::tables`] writes
 //! them. A run's header says by which rule it was ended and in which order its variants stand.
 //!
+//! ## A bisection's way
+//!
+//! [`bisect::Bisection`] is told events and asked for steps: a function of the log, so that going on
+//! is reading the log again. Commits are places in a line ([`bisect::history`], by `git`);
+//! `cli::bisect` builds ([`run::build`]) and runs what it asks for, and writes records, of which
+//! [`bisect::record`] makes the events. Runs come in pairs with the first of the range, whose drift
+//! they share; [`stats::step`] has the posterior of where the step is. The answer is one only with
+//! the verdict of pairs of culprit and parent. [`bisect::simulate`] is the same engine on made-up
+//! figures, and its tests hold it to what it is to reach.
+//!
 //! ## A compiler's way
 //!
 //! [`run::compiler`] finds compilers and says how each is invoked; the compiler itself is, never

@@ -16,6 +16,9 @@ const AT_EACH_END: usize = 5;
 /// The probability of no change above which only the ends are measured.
 const NO_CHANGE: f64 = 0.01;
 
+/// The same, above which no change is expected.
+const EVEN: f64 = 0.5;
+
 /// Pairs of the last place after which it is given up to become so certain.
 const AT_AN_END: usize = 448;
 
@@ -482,19 +485,20 @@ impl Search {
         if at(first) < AT_EACH_END {
             return ask(first);
         }
-        if self.posterior()?.none <= NO_CHANGE {
+        let none = self.posterior()?.none;
+        if none <= NO_CHANGE {
             return None;
         }
         let looked = at(last) >= LOOKS[LOOKS.len() - 1];
         match self.of_the_ends() {
             Outcome::NoChange(judgement) => return Some(over(Outcome::NoChange(judgement))),
-            // The levels themselves take more than that they differ.
-            Outcome::Differs(_) if at(last) < AT_AN_END => {}
-            doubt if looked => {
-                return Some(over(match doubt {
-                    Outcome::Differs(_) => Outcome::Undecided(Doubt::Ends),
-                    doubt => doubt,
-                }));
+            // The levels themselves take more than that they differ, and high noise takes more
+            // than the looks. Who expects no change after them waits no longer.
+            ends if looked => {
+                let hopeful = none < EVEN || matches!(ends, Outcome::Differs(_));
+                if at(last) >= AT_AN_END || !hopeful {
+                    return Some(over(Outcome::Undecided(Doubt::Ends)));
+                }
             }
             _ => {}
         }

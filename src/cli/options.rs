@@ -195,6 +195,18 @@ pub(super) struct OutputOptions {
 }
 
 impl OutputOptions {
+    /// Records appended to a log of ours, and no table.
+    pub(super) fn log(file: PathBuf, quiet: bool) -> OutputOptions {
+        OutputOptions {
+            file: Some(file),
+            append: true,
+            format: Some(Format::Jsonl),
+            json: false,
+            table: false,
+            quiet,
+        }
+    }
+
     /// The file that records go to; `None` when it is standard output, or there is none.
     pub(super) fn path(&self) -> Option<&Path> {
         self.file.as_deref().filter(|path| *path != Path::new("-"))

@@ -99,14 +99,18 @@ pub(super) fn drawn(range: &RangeInclusive<usize>, posterior: &Posterior, width:
     let (first, last) = (*range.start(), *range.end());
     let places = last - first + 1;
     let width = width.min(places).max(1);
-    let mut mass = vec![0.0; width];
+    let mut columns = vec![(0.0, 0); width];
     for place in first..=last {
-        mass[(place - first) * width / places] += posterior.at(place);
+        let (mass, count) = &mut columns[(place - first) * width / places];
+        *mass += posterior.at(place);
+        *count += 1;
     }
-    let most = mass.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-    let bar = |mass: &f64| {
-        let height = (mass / most * 8.0).ceil() as usize;
+    // Some columns have one commit more than others.
+    let mean = |(mass, count): &(f64, i32)| mass / f64::from(*count);
+    let most = columns.iter().map(mean).fold(f64::MIN_POSITIVE, f64::max);
+    let bar = |column: &(f64, i32)| {
+        let height = (mean(column) / most * 8.0 - 0.01).ceil() as usize;
         BARS[height.min(8)]
     };
-    mass.iter().map(bar).collect()
+    columns.iter().map(bar).collect()
 }

@@ -25,7 +25,7 @@ use super::{Arguments, LOG, refused, usage};
 use crate::bisect::history::{About, Line};
 use crate::bisect::record::{AGAINST, ALONE, BUILD, Decoder, FROM, OUTPUT};
 use crate::bisect::{Bisection, Event, Finding, Outcome, Settings, Step};
-use crate::format::{Format, Reader, Source};
+use crate::format::{Reader, Source};
 use crate::machine::Roots;
 use crate::perf::catalog::Catalog;
 use crate::perf::plan::Plan;
@@ -198,14 +198,7 @@ impl<'a> Session<'a> {
         };
         let engines: Vec<Engine> = settings.into_iter().map(engine).collect();
         let (plan, doubts) = options::plan(&events(arguments)?, Target::Myself);
-        let output = OutputOptions {
-            file: Some(log.clone()),
-            append: true,
-            format: Some(Format::Jsonl),
-            json: false,
-            table: false,
-            quiet: arguments.quiet,
-        };
+        let output = OutputOptions::log(log.clone(), arguments.quiet);
         let cpus = setting.stage.surroundings.cpus.as_ref();
         let mut session = Session {
             builds: Builds::usual().map_err(refused)?,
