@@ -298,6 +298,26 @@
 //! of its own that borrows the objects. Its directory is locked by a file that the build has for
 //! standard input, so whoever gets the lock is alone in there, even after a builder was killed.
 //!
+//! ## A compilation's way
+//!
+//! `poise compile` is a contest of several benchmarks: [`run::schedule`] gives rounds of blocks, one
+//! block a benchmark, so that its variants stay side by side however many benchmarks there are, and
+//! a block that is decided is closed (and opened again should the family take its verdict back).
+//!
+//! - A sample of [`run::compilation`] is two runs of the compiler: one as `run::command` measures any
+//!   program, with Go's `-bench`, which costs a line of a file at the end; and one for what would
+//!   disturb it. Go's memory profile as text tells allocations, bytes and collections exactly at any
+//!   rate, so it is taken at the usual one: at `-memprofilerate=1` the same package took 150 times
+//!   as long, for the same counts.
+//! - Phases are samples of their own, with a parameter `phase`; they belong to no trial and are never
+//!   judged with what decides.
+//! - What is told at the end are [`compare::Tables`] of the records, as `poise compare` makes them,
+//!   in three families: what decides, what was counted besides, phases.
+//!
+//! `poise sweep` runs all values of a parameter as one block. [`compare::sweep`] takes slopes within
+//! rounds only, so what changes on the machine from round to round is no cost of anything; their
+//! middle over the rounds is the cost, with the interval of the signed ranks.
+//!
 //! ## Where to put what
 //!
 //! - A new event spelling: `perf/symbol.rs` or `perf/catalog.rs`. A new ratio: the table in

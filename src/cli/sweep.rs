@@ -22,7 +22,7 @@ use crate::report::text;
 use crate::run::compilation::{Again, Compilation, Conditions, Jobs};
 use crate::run::compiler::cache::Cache;
 use crate::run::compiler::go::Go;
-use crate::run::compiler::invocation::{Invocation, Limits};
+use crate::run::compiler::invocation::{Invocation, Limits, Words};
 use crate::run::compiler::source::Source;
 use crate::run::compiler::workbench::{self, Workbench};
 use crate::run::compiler::{Compiler, Language, parallel};
@@ -325,8 +325,8 @@ impl Arguments {
                 program: path.to_string_lossy().into_owned().into(),
                 arguments: rest.iter().map(OsString::from).collect(),
                 environment,
-                directory: None,
-                stdout: Some("/dev/null".into()),
+                words: Words::OutputTo("/dev/null".into()),
+                ..Invocation::default()
             };
             let base = Path::new(program).file_name().unwrap_or_default();
             name.get_or_insert_with(|| Name::new(&base.to_string_lossy()));
@@ -478,9 +478,7 @@ fn knows_gcstart(go: &Go, limits: Limits<'_>) -> anyhow::Result<bool> {
     let asked = Invocation {
         program: go.compile.clone(),
         arguments: vec!["-d=help".into()],
-        environment: Vec::new(),
-        directory: None,
-        stdout: None,
+        ..Invocation::default()
     };
     let said = asked.run(limits).map_err(refused)?.text();
     Ok(said
@@ -545,10 +543,8 @@ mod tests {
     fn traces_keep_what_the_user_debugs() {
         let plain = Invocation {
             program: "x".into(),
-            arguments: Vec::new(),
             environment: vec![("GODEBUG".into(), "madvdontneed=1".into())],
-            directory: None,
-            stdout: None,
+            ..Invocation::default()
         };
         let again = traced(&plain);
         let want: (OsString, OsString) = ("GODEBUG".into(), "madvdontneed=1,gctrace=1".into());

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use counterpoise::sample::{Record, Sample};
@@ -10,21 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common::{Ran, exact, finish, not_run, poise, run, samples, scratch, whole_records};
-
-/// A Go toolchain: that of `go` in the PATH, or of GOROOT.
-fn goroot(what: &str) -> Option<PathBuf> {
-    let said = Command::new("go").args(["env", "GOROOT"]).output();
-    let by_go = said.ok().filter(|said| said.status.success());
-    let by_go = by_go.map(|said| PathBuf::from(String::from_utf8_lossy(&said.stdout).trim()));
-    let by_user = std::env::var_os("GOROOT").map(PathBuf::from);
-    let found = by_user
-        .or(by_go)
-        .filter(|root| root.join("bin/go").is_file());
-    if found.is_none() {
-        not_run(what, "there is no Go toolchain; set GOROOT");
-    }
-    found
-}
+use crate::identical::{OLD, toolchain};
 
 fn has_gcc(what: &str) -> bool {
     let said = Command::new("gcc").arg("--version").output();
@@ -325,7 +311,7 @@ fn gcc_compares_with_itself_by_its_flags() {
 
 #[test]
 fn go_compilers_tell_allocations_collections_sizes_and_phases() {
-    let Some(root) = goroot("packages of Go") else {
+    let Some(root) = toolchain("packages of Go", OLD) else {
         return;
     };
     let directory = scratch();
@@ -384,7 +370,7 @@ fn go_compilers_tell_allocations_collections_sizes_and_phases() {
 
 #[test]
 fn a_go_compiler_that_cannot_compile_is_told_and_benchmarks_have_names() {
-    let Some(root) = goroot("a broken Go compiler") else {
+    let Some(root) = toolchain("a broken Go compiler", OLD) else {
         return;
     };
     let directory = scratch();

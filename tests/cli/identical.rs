@@ -370,7 +370,7 @@ fn what_is_asked_wrongly_is_refused() {
 }
 
 /// A real Go toolchain of this release; without it a word about what is not tested.
-fn toolchain(what: &str, release: &str) -> Option<PathBuf> {
+pub(crate) fn toolchain(what: &str, release: &str) -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
     let root = target.join("toolchains").join(release).join("go");
     match root.join("bin/go").is_file() {
@@ -385,8 +385,8 @@ fn toolchain(what: &str, release: &str) -> Option<PathBuf> {
     }
 }
 
-const OLD: &str = "go1.24.11";
-const NEW: &str = "go1.27.3";
+pub(crate) const OLD: &str = "go1.24.11";
+pub(crate) const NEW: &str = "go1.27.3";
 
 /// Packages that import little.
 const SMALL: [&str; 2] = ["internal/itoa", "unicode/utf8"];

@@ -6,9 +6,8 @@ use std::process::Command;
 use counterpoise::sample::Record;
 use serde_json::Value;
 
-use crate::common::{
-    Ran, exact, exercise, finish, not_run, poise, samples, scratch, whole_records,
-};
+use crate::common::{Ran, exact, exercise, finish, poise, samples, scratch, whole_records};
+use crate::identical::{NEW, toolchain};
 
 /// `poise sweep` with `options`, and a command.
 fn sweep(options: &[&str], command: &[&str]) -> Command {
@@ -154,10 +153,10 @@ fn what_cannot_be_swept_is_refused() {
 }
 
 #[test]
-fn the_start_heap_of_a_go_compiler_has_its_known_shape() {
-    let what = "the start heap of a Go compiler";
-    let Some(root) = std::env::var_os("GOROOT") else {
-        return not_run(what, "GOROOT names no toolchain");
+fn a_go_compiler_that_collects_less_has_more_faults() {
+    let what = "the heap of a Go compiler";
+    let Some(root) = toolchain(what, NEW) else {
+        return;
     };
     let root = root.to_str().unwrap();
     let directory = scratch();
