@@ -92,7 +92,7 @@
 //!   process is cloned.
 //! - Whatever reads the machine from `/proc`, `/sys` or tracefs takes the root as a parameter, so
 //!   that a test can build a fake tree. Fakes are paths, not traits. Only what concerns living
-//!   processes ([`run::attach`], ourselves) goes to the real `/proc`.
+//!   processes ([`run::attach`], [`run::build`], ourselves) goes to the real `/proc`.
 //! - One public trait, where there are really several kinds: [`run::Workload`]. Formats and loops
 //!   are closed enums.
 //! - Below the door each device module has one error type that keeps what was tried, on what, and

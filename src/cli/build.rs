@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::identity::Identity;
 use super::{Stopped, Usage, exit, options};
 use crate::run;
-use crate::run::build::repository::Repository;
+use crate::run::build::repository::{Commit, Repository};
 use crate::run::build::{Allowance, Build, Builds, Kept, Recipe};
 use crate::run::compiler::invocation::Limits;
 use crate::run::compiler::parallel;
@@ -122,15 +122,19 @@ fn build(arguments: &Arguments, builds: &Builds, limits: Limits<'_>) -> anyhow::
     };
     let repository = Repository::open(&arguments.repository, limits).map_err(usage)?;
     // All of them are found before the first is built.
-    let mut wanted = Vec::new();
+    let mut wanted: Vec<(&String, Commit, Recipe)> = Vec::new();
     for revision in &arguments.revisions {
         let commit = repository.commit(revision, limits).map_err(usage)?;
+        // Two names of one commit are one build.
+        if wanted.iter().any(|(_, known, _)| *known == commit) {
+            continue;
+        }
         let recipe = match &arguments.recipe {
             Some(command) => Recipe::Command(command.clone()),
             None => Recipe::suggested(&repository, &commit, arguments.bootstrap.as_deref(), limits)
                 .map_err(usage)?,
         };
-        wanted.push((commit, recipe));
+        wanted.push((revision, commit, recipe));
     }
     let allowance = Allowance {
         jobs: arguments.jobs,
@@ -139,7 +143,7 @@ fn build(arguments: &Arguments, builds: &Builds, limits: Limits<'_>) -> anyhow::
     };
     let alone = vec![Vec::new(); wanted.len()];
     let built = parallel::in_order(&alone, arguments.jobs, |at| {
-        let (commit, recipe) = &wanted[at];
+        let (_, commit, recipe) = &wanted[at];
         builds.build(&repository, commit, recipe, allowance)
     });
     if let Some(signal) = limits.interrupt.caught() {
@@ -149,7 +153,7 @@ fn build(arguments: &Arguments, builds: &Builds, limits: Limits<'_>) -> anyhow::
         .into_iter()
         .collect::<Result<_, _>>()
         .map_err(refused)?;
-    let named = arguments.revisions.iter().zip(&built);
+    let named = wanted.iter().map(|(revision, ..)| revision).zip(&built);
     for (revision, build) in named.clone() {
         if let Some(why) = &build.about.failure {
             super::remark(&failed(revision, build, why));

@@ -137,10 +137,12 @@ fn a_revision_is_built_once_and_the_repository_stays_as_it_was() {
     // Another recipe is another build, and so is the same once more.
     let other = bench.build(&["--recipe", "sh ./recipe", "first"]).exits(0);
     assert_ne!(other.stdout, ran.stdout);
-    bench
-        .build(&[&RECIPE[..], &["--again", "first"]].concat())
+    let ran = bench
+        .build(&[&RECIPE[..], &["--again", "first", "second~1"]].concat())
         .exits(0)
         .says(&["was built in"]);
+    // Two names of one commit.
+    assert_eq!(ran.stdout.lines().count(), 1);
     assert!(!tree.join("mark").exists());
     assert_eq!(bench.everything(), before);
 }

@@ -178,22 +178,37 @@ impl Input<'_> {
 /// Compiles every input with both compilers, twice each, `jobs` inputs at once, and compares the
 /// outputs. `told` hears of each as it is done, in no order; the results are in that of the inputs.
 ///
-/// After the wish to stop the rest is [`Outcome::Stopped`].
-///
-/// Errors: there is no room for temporary files.
+/// After the wish to stop the rest is [`Outcome::Stopped`]. What befalls one input is its own
+/// outcome and ends nothing.
 pub fn prove(
     pair: &Pair<'_>,
     inputs: &[Input<'_>],
     jobs: NonZero<usize>,
     told: &(dyn Fn(&Compared) + Sync),
-) -> Result<Vec<Compared>, Cause> {
+) -> Vec<Compared> {
     let alone = vec![Vec::new(); inputs.len()];
-    let results = parallel::in_order(&alone, jobs, |at| {
-        let compared = pair.compare(&inputs[at])?;
+    parallel::in_order(&alone, jobs, |at| {
+        let mut compared = Compared {
+            input: inputs[at].name(),
+            outcome: Outcome::Identical,
+            made: [None, None],
+            rules: Vec::new(),
+            log: None,
+        };
+        compared.outcome = match pair.limits.interrupt.caught() {
+            Some(signal) => Outcome::Stopped(signal),
+            None => pair
+                .compare(&inputs[at], &mut compared)
+                .unwrap_or_else(|cause| Outcome::Failed {
+                    side: 0,
+                    why: cause.to_string(),
+                }),
+        };
+        compared.rules.sort_unstable();
+        compared.rules.dedup();
         told(&compared);
-        Ok(compared)
-    });
-    results.into_iter().collect()
+        compared
+    })
 }
 
 /// One compilation's end.
@@ -212,15 +227,10 @@ enum Build {
 }
 
 impl Pair<'_> {
-    /// Compiles one input with both, twice each.
-    fn compare(&self, input: &Input<'_>) -> Result<Compared, Cause> {
-        let mut compared = Compared {
-            input: input.name(),
-            outcome: Outcome::Identical,
-            made: [None, None],
-            rules: Vec::new(),
-            log: None,
-        };
+    /// Compiles one input with both, twice each, and notes what is found beside the outcome.
+    ///
+    /// Errors: there is no room for temporary files.
+    fn compare(&self, input: &Input<'_>, compared: &mut Compared) -> Result<Outcome, Cause> {
         let scratch = workbench::scratch()?;
         let mut builds: [Vec<Build>; 2] = [Vec::new(), Vec::new()];
         // Interleaved, so that what changes meanwhile befalls both alike.
@@ -230,8 +240,7 @@ impl Pair<'_> {
                 let directory = scratch.path().join(format!("{}{again}", SIDES[side]));
                 let build = self.build(side, input, &directory)?;
                 if let Build::Stopped(signal) = build {
-                    compared.outcome = Outcome::Stopped(signal);
-                    return Ok(compared);
+                    return Ok(Outcome::Stopped(signal));
                 }
                 builds.push(build);
             }
@@ -246,16 +255,12 @@ impl Pair<'_> {
                     sha256: hex(&Sha256::digest(output)),
                 });
                 if let Some(place) = self.difference(first, second, &mut compared.rules) {
-                    compared.outcome = Outcome::Nondeterministic { side, place };
-                    return Ok(compared);
+                    return Ok(Outcome::Nondeterministic { side, place });
                 }
             }
         }
         let [old, new] = &builds;
-        compared.outcome = self.judge(old, new, &mut compared);
-        compared.rules.sort_unstable();
-        compared.rules.dedup();
-        Ok(compared)
+        Ok(self.judge(old, new, compared))
     }
 
     /// Compares what two compilers made, each of which made the same twice.
