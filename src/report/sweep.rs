@@ -64,8 +64,20 @@ impl Report<'_> {
         out
     }
 
+    /// The unit, or what ordinary users have in its place: counted in user mode only.
+    fn unit(&self, name: &str) -> Unit {
+        let (all, user) = (
+            Unit::named(name),
+            Unit::named(&name.replace("/op", ":u/op")),
+        );
+        match self.trial.cells(&all).is_empty() && !self.trial.cells(&user).is_empty() {
+            true => user,
+            false => all,
+        }
+    }
+
     fn figures(&self, unit: &str) -> Vec<Vec<f64>> {
-        let cells = self.trial.cells(&Unit::named(unit));
+        let cells = self.trial.cells(&self.unit(unit));
         cells.iter().map(|cell| cell.valid()).collect()
     }
 
@@ -140,7 +152,7 @@ impl Report<'_> {
     }
 
     fn cost(&self, (_, cause, paid): (&str, &str, &str)) -> Option<Cost> {
-        self.trial.cost(&Unit::named(paid), &Unit::named(cause))
+        self.trial.cost(&self.unit(paid), &self.unit(cause))
     }
 
     fn best(&self, unit: &str) -> Option<Best> {
@@ -185,11 +197,11 @@ impl Report<'_> {
             if let (true, Some(ends)) = (sure, self.ends())
                 && let Some(share) =
                     self.trial
-                        .share(&cost, &Unit::named(cause), &Unit::named(WHOLE), ends)
+                        .share(&cost, &self.unit(cause), &self.unit(WHOLE), ends)
                 && share.more.abs() >= LEAST
             {
                 let [from, to] = ends.map(|at| &self.values[at]);
-                let many = human(&Unit::named(cause), share.more.abs());
+                let many = human(&self.unit(cause), share.more.abs());
                 let which = if share.more > 0.0 { "more" } else { "fewer" };
                 let verb = if share.costs > 0.0 { "cost" } else { "save" };
                 lines.push(format!(
@@ -224,7 +236,7 @@ impl Report<'_> {
                 continue;
             }
             let why = [cause, paid].into_iter().find_map(|unit| {
-                let cells = self.trial.cells(&Unit::named(unit));
+                let cells = self.trial.cells(&self.unit(unit));
                 let why = cells.iter().find_map(|cell| cell.why_absent());
                 match why {
                     Some(why) => Some(format!("{unit}: {why}")),
@@ -235,7 +247,7 @@ impl Report<'_> {
             let why = why.unwrap_or(format!("{cause} is the same at all values"));
             doubts.push(format!("what {name} costs cannot be told: {why}"));
         }
-        let both = (Unit::named(FAULTS.1), Unit::named(COLLECTIONS.1));
+        let both = (self.unit(FAULTS.1), self.unit(COLLECTIONS.1));
         let together = self.trial.correlation(&both.0, &both.1);
         if let Some(r) = together.filter(|r| r.abs() > ALIKE) {
             doubts.push(format!(

@@ -273,8 +273,13 @@ const TRUST: [(&str, &[&str]); 5] = [
 
 fn rank(unit: &Unit) -> usize {
     let known = TRUST.iter().flat_map(|(_, units)| *units);
-    let place = known.enumerate().find(|(_, name)| **name == unit.as_str());
+    let place = known.enumerate().find(|(_, name)| is_called(unit, name));
     place.map_or(usize::MAX, |(place, _)| place)
+}
+
+/// Whether a unit is the one with this name, or that as ordinary users have it: in user mode only.
+fn is_called(unit: &Unit, name: &str) -> bool {
+    unit.as_str() == name || unit.as_str() == name.replace("/op", ":u/op")
 }
 
 impl Told {
@@ -304,17 +309,22 @@ impl Told {
     /// The units that there are, by how far they are to be trusted.
     fn trust(&self, width: usize) -> String {
         let all = [&self.decides, &self.beside].into_iter();
-        let all: Vec<&str> = all
+        let all: Vec<&Unit> = all
             .flat_map(|tables| &tables.tables)
-            .map(|table| table.meta.unit.as_str())
+            .map(|table| &table.meta.unit)
             .collect();
         let mut out = String::new();
         for (why, units) in TRUST {
-            let there: Vec<&str> = units
+            let named = |name: &&str| {
+                let exactly = all.iter().find(|unit| unit.as_str() == *name);
+                exactly.or_else(|| all.iter().find(|unit| is_called(unit, name)))
+            };
+            let mut there: Vec<&str> = units
                 .iter()
-                .copied()
-                .filter(|unit| all.contains(unit))
+                .filter_map(named)
+                .map(|unit| unit.as_str())
                 .collect();
+            there.dedup();
             if !there.is_empty() {
                 let head = if out.is_empty() {
                     "\ntrust first:"
