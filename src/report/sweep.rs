@@ -78,7 +78,7 @@ impl Report<'_> {
 
     fn figures(&self, unit: &str) -> Vec<Vec<f64>> {
         let cells = self.trial.cells(&self.unit(unit));
-        cells.iter().map(|cell| cell.valid()).collect()
+        cells.iter().map(|cell| cell.valid().into_owned()).collect()
     }
 
     fn middles(&self, unit: &str) -> Vec<Option<f64>> {
