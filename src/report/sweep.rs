@@ -188,12 +188,16 @@ impl Report<'_> {
                 .map_or("too few rounds for an interval".to_owned(), |one| {
                     format!("{} … {}", human(&unit, one.low), human(&unit, one.high))
                 });
+            let sure = cost.interval.is_some_and(|one| one.low > 0.0);
+            let begin = match sure {
+                true => format!("{name} costs"),
+                false => format!("what {name} costs is not certain:"),
+            };
             lines.push(format!(
-                "{name} costs {} of {paid} here ({interval}; slopes within {} rounds)",
+                "{begin} {} of {paid} here ({interval}; slopes within {} rounds)",
                 human(&unit, cost.each),
                 cost.rounds
             ));
-            let sure = cost.interval.is_some_and(|one| one.low > 0.0);
             if let (true, Some(ends)) = (sure, self.ends())
                 && let Some(share) =
                     self.trial

@@ -121,7 +121,7 @@ impl Preparation<'_> {
         let (benchmarks, failures) = tried?;
         remarks.extend(failures);
         let tools: Vec<Tool<'_>> = benches.iter().map(Tool::Go).collect();
-        let proofs = self.proofs(&tools, &inputs, &benchmarks, Input::Package)?;
+        let proofs = self.proofs(&tools, &inputs, &benchmarks, Input::Package);
         Ok(Prepared {
             benchmarks,
             facts: vec![("source".to_owned(), of_source.version.clone())],
@@ -210,7 +210,7 @@ impl Preparation<'_> {
             })
         })?;
         let tools: Vec<Tool<'_>> = templates.iter().map(|one| Tool::Template(one)).collect();
-        let proofs = self.proofs(&tools, &inputs, &benchmarks, |file| Input::File(file))?;
+        let proofs = self.proofs(&tools, &inputs, &benchmarks, |file| Input::File(file));
         Ok(Prepared {
             benchmarks,
             facts: Vec::new(),
@@ -226,9 +226,9 @@ impl Preparation<'_> {
         inputs: &'i [Named<T>],
         benchmarks: &[Benchmark],
         input: impl Fn(&'i T) -> Input<'i>,
-    ) -> anyhow::Result<Vec<Proof>> {
+    ) -> Vec<Proof> {
         if !self.arguments.prove {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let sides = self.variants.iter().zip(tools).map(|(variant, tool)| Side {
             name: &variant.name,
@@ -242,7 +242,7 @@ impl Preparation<'_> {
             .collect();
         self.progress
             .set_message("proving that the outputs are identical");
-        proof::prove(&sides.collect::<Vec<_>>(), &inputs, self.limits).map_err(refused)
+        proof::prove(&sides.collect::<Vec<_>>(), &inputs, self.limits)
     }
 
     /// The jobs of those inputs that all variants compile; why the others are left out.
