@@ -522,10 +522,7 @@ impl Needs {
                 "undecided by so many pairs at this noise: more than {} would be needed",
                 forecast.most
             ),
-            false => format!(
-                "a decision takes about {} pairs",
-                forecast.if_unchanged.min(forecast.if_as_estimated)
-            ),
+            false => format!("a decision takes about {} pairs", forecast.pairs()),
         })
     }
 }

@@ -306,16 +306,20 @@ fn doubts(trial: &Trial, labels: &[String], judged: &[Judged]) -> Vec<String> {
 pub fn needs(unit: &Unit, judgement: &Judgement) -> Option<String> {
     let forecast = judgement.forecast.as_ref()?;
     let scale = judgement.comparison.scale;
-    Some(match forecast.is_hopeless() {
-        true => format!(
+    let pairs = forecast.pairs();
+    Some(if pairs <= forecast.most {
+        format!("a decision takes about {pairs} pairs")
+    } else if forecast.if_unchanged <= forecast.most {
+        let had = forecast.had;
+        format!(
+            "open after {had} pairs, so near is the change to the margin: about {pairs} would decide"
+        )
+    } else {
+        format!(
             "hopeless at this noise: {} pairs tell changes from ±{} on; hold the machine still, or widen --margin",
             forecast.most,
             amount(unit, scale, forecast.margin).trim_start_matches('+')
-        ),
-        false => format!(
-            "a decision takes about {} pairs",
-            forecast.if_unchanged.min(forecast.if_as_estimated)
-        ),
+        )
     })
 }
 

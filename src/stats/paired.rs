@@ -27,6 +27,8 @@ pub struct Forecast {
     pub if_unchanged: usize,
     /// The pairs that decide either way when the change is just as estimated.
     pub if_as_estimated: usize,
+    /// The pairs that there are, which did not decide.
+    pub had: usize,
     /// The most pairs that there may be.
     pub most: usize,
     /// The margin, as [`Comparison::estimate`] is measured, that so many would be enough for.
@@ -34,9 +36,17 @@ pub struct Forecast {
 }
 
 impl Forecast {
+    /// The pairs that a decision takes at the soonest. Where there are as many already as an
+    /// unchanged thing takes, it is not taken for unchanged any longer.
+    pub fn pairs(&self) -> usize {
+        let possible = [self.if_unchanged, self.if_as_estimated];
+        let more = possible.into_iter().filter(|&pairs| pairs > self.had);
+        more.min().unwrap_or(self.had.saturating_add(1))
+    }
+
     /// Whether a decision is unlikely with the pairs there may be, changed or not.
     pub fn is_hopeless(&self) -> bool {
-        self.if_unchanged > self.most && self.if_as_estimated > self.most
+        self.pairs() > self.most
     }
 }
 
@@ -121,6 +131,7 @@ impl Pairs {
         Some(Forecast {
             if_unchanged: pairs(0.0),
             if_as_estimated: pairs(self.estimate()),
+            had: self.differences.len(),
             most,
             margin: self.scale.change(reach * noise / (most as f64).sqrt()),
         })
@@ -393,6 +404,11 @@ mod tests {
             .forecast(&rule, Margin::NOISY, 112)
             .unwrap();
         assert!(far.if_as_estimated < 20 && !far.is_hopeless(), "{far:?}");
+        // What has as many pairs as an unchanged thing takes is hardly unchanged.
+        let near = pairs(60, 0.02, 0.012)
+            .forecast(&rule, Margin::NOISY, 112)
+            .unwrap();
+        assert!(near.if_unchanged <= 60 && near.pairs() > 60, "{near:?}");
         // 3.4 standard errors of 0.0289/√112.
         let least = pairs(40, 0.02, 0.0).detectable(&rule, 112).unwrap();
         assert!((0.007..0.013).contains(&least), "{least}");
