@@ -301,7 +301,9 @@ impl Builds {
             return Err(Cause::new(why));
         }
         let said = last_lines(&log, 64 << 10).to_lowercase();
-        if said.contains("no space left on device") || said.contains("disk quota exceeded") {
+        let words = ["no space left on device", "disk quota exceeded"];
+        // Where there was no room for these words either, the disk is asked.
+        if words.iter().any(|words| said.contains(words)) || is_full(&room.path) {
             let cause = Cause::new(format!("the disk of {} is full", self.root.display()));
             return Err(cause.cure("make room there; poise build --prune removes old builds"));
         }
@@ -420,6 +422,12 @@ impl Build {
 fn about(room: &Path) -> Option<About> {
     let text = fs::read(room.join(ABOUT)).ok()?;
     serde_json::from_slice(&text).ok()
+}
+
+/// Whether there is hardly any room left on the disk of this directory.
+fn is_full(path: &Path) -> bool {
+    let disk = nix::sys::statvfs::statvfs(path);
+    disk.is_ok_and(|disk| disk.blocks_available() * disk.fragment_size() < 1 << 20)
 }
 
 /// The end of a log, at most so many bytes.

@@ -69,7 +69,15 @@ fn ask(arguments: &[&str], directory: &Path, limits: Limits<'_>) -> Result<Strin
     };
     let ended = invocation.run(limits).map_err(needs_git)?;
     match ended.failure() {
-        Some(why) => Err(Cause::new(complaint(&ended, &why))),
+        Some(why) => {
+            let cause = Cause::new(complaint(&ended, &why));
+            Err(match cause.why.contains("dubious ownership") {
+                true => {
+                    cause.cure("it is another user's: git config --global --add safe.directory DIR")
+                }
+                false => cause,
+            })
+        }
         None => fs::read_to_string(&output)
             .map_err(|error| Cause::new(format!("cannot read what git said: {error}"))),
     }

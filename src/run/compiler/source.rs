@@ -97,6 +97,9 @@ struct ListedError {
     err: String,
 }
 
+/// What programs say when the disk is full.
+const NO_ROOM: &str = "no space left on device";
+
 const FIELDS: &str = "ImportPath,Dir,GoFiles,SFiles,HFiles,Imports,ImportMap,EmbedPatterns,\
 EmbedFiles,Export,Standard,DepOnly,Module,Error";
 
@@ -130,17 +133,19 @@ impl Source {
         };
         let ended = invocation.run(limits)?;
         let complaints = ended.text();
+        let list = fs::read(list.path())
+            .map_err(|error| Cause::new(format!("cannot read what go list printed: {error}")))?;
+        // With its errors in the list it succeeds all the same.
+        let is_full = |text: &[u8]| memchr::memmem::find(text, NO_ROOM.as_bytes()).is_some();
+        if is_full(complaints.as_bytes()) || is_full(&list) {
+            let cause = Cause::new(format!("export data could not be built: {NO_ROOM}"));
+            return Err(cause.cure("make room, or set XDG_CACHE_HOME and TMPDIR to another disk"));
+        }
         if let Some(why) = ended.failure() {
             let line = complaints.lines().find(|line| !line.starts_with('#'));
             let said = line.map_or(String::new(), |line| format!(": {}", line.trim()));
-            let cause = Cause::new(format!("go list failed, {why}{said}"));
-            return Err(match complaints.contains("no space left on device") {
-                true => cause.cure("make room, or set XDG_CACHE_HOME and TMPDIR to another disk"),
-                false => cause,
-            });
+            return Err(Cause::new(format!("go list failed, {why}{said}")));
         }
-        let list = fs::read(list.path())
-            .map_err(|error| Cause::new(format!("cannot read what go list printed: {error}")))?;
         let listed = serde_json::Deserializer::from_slice(&list).into_iter::<Listed>();
         let listed: Vec<Listed> = listed
             .collect::<Result<_, _>>()
