@@ -253,7 +253,12 @@ impl Preparation<'_> {
         jobs: impl Fn(&T, usize, &str) -> Result<Jobs, Cause>,
     ) -> anyhow::Result<(Vec<Benchmark>, Vec<Warning>)> {
         let (mut benchmarks, mut remarks) = (Vec::new(), Vec::new());
-        for (number, input) in inputs.iter().enumerate() {
+        let pattern = self.arguments.pattern()?;
+        let is_wanted = |one: &&Named<T>| {
+            let name = one.name.to_string();
+            pattern.as_ref().is_none_or(|one| one.is_match(&name))
+        };
+        for (number, input) in inputs.iter().filter(is_wanted).enumerate() {
             self.progress
                 .set_message(format!("{} for the first time", input.name));
             let tries = self.variants.iter().enumerate().map(|(at, variant)| {
@@ -288,6 +293,7 @@ impl Preparation<'_> {
         }
         match (benchmarks.is_empty(), remarks.first()) {
             (true, Some(first)) => bail!("{first}"),
+            (true, None) => Err(Usage::new("--run matches no benchmark").into()),
             _ => {
                 let left_out = remarks
                     .iter()
