@@ -4,7 +4,7 @@
 //! function of the [`Event`]s it was told, in their order: told the same again, it goes on where
 //! it was.
 //!
-//! Each range of places is one [`Search`](search). It measures the two ends until it is certain
+//! Each range of places is one search. It measures the two ends until it is certain
 //! that they differ, or that they are equivalent; then it asks for what tells most of where the
 //! change is for what it costs, by the posterior of [`step`](crate::stats::step). Every run of a
 //! commit stands beside one of the reference, which is the first of the range: drift is in both.

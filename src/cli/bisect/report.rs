@@ -265,9 +265,11 @@ impl Knowledge<'_> {
 
     fn doubt(&self, doubt: Doubt) -> String {
         match doubt {
-            Doubt::Ends => "the ends can be told neither apart nor equivalent; the noise is too \
-                            high, or a wider --margin would do"
-                .to_owned(),
+            Doubt::Ends => {
+                "the ends can be told neither apart nor equivalent at this noise: CPU time \
+                            (--by task-clock-sec/op) has less of it, or a wider --margin would do"
+                    .to_owned()
+            }
             Doubt::Limit => "--max-runs is reached".to_owned(),
             Doubt::Unconfirmed(place) => format!(
                 "{} is most probable, but it does not show against its parent alone",

@@ -75,7 +75,7 @@ pub(super) fn main(options: &Options, seed: Option<u64>) -> anyhow::Result<u8> {
         build_cost: options.build_cost,
     };
     let mut text = format!(
-        "{} histories of {} commits, seed {seed}\n{:<34}{:>8}{:>8}{:>11}{:>9}{:>14}{:>9}\n",
+        "{} histories of {} commits, seed {seed}\n{:<40}{:>8}{:>8}{:>11}{:>9}{:>14}{:>9}\n",
         options.trials,
         options.commits,
         "strategy",
@@ -91,7 +91,7 @@ pub(super) fn main(options: &Options, seed: Option<u64>) -> anyhow::Result<u8> {
         let mean = |sum: u64| sum as f64 / trial.count as f64;
         let _ = writeln!(
             text,
-            "{name:<34}{:>8}{:>8}{:>11}{:>9.1}{:>14.0}{:>9.0}",
+            "{name:<40}{:>8}{:>8}{:>11}{:>9.1}{:>14.0}{:>9.0}",
             share(trial.right),
             share(trial.wrong),
             share(trial.undecided),
