@@ -1,10 +1,11 @@
 //! A bisection at work: asks the engines what is next, builds and runs it, and writes it down. Everything that it knows of earlier work it reads from the log.
 
+mod bench_log;
+mod build;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Write;
-use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -15,10 +16,10 @@ use nix::sys::signal::Signal;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
+use super::super::Usage;
 use super::super::hold::Stage;
 use super::super::options::{self, OutputOptions};
 use super::super::recorder::Recorder;
-use super::super::{Usage, remark};
 use super::live::Live;
 use super::report::{Knowledge, Report};
 use super::{Arguments, LOG, refused, usage};
@@ -30,15 +31,14 @@ use crate::machine::Roots;
 use crate::perf::catalog::Catalog;
 use crate::perf::plan::Plan;
 use crate::run::build::repository::Repository;
-use crate::run::build::{Allowance, Build, Builds, Recipe};
+use crate::run::build::{Build, Builds, Recipe};
 use crate::run::command::{self, Command, Output};
-use crate::run::compiler::invocation::{Invocation, Limits};
-use crate::run::compiler::parallel;
+use crate::run::compiler::invocation::Limits;
 use crate::run::interrupt::Interrupt;
 use crate::run::noise::Noise;
 use crate::run::schedule::Turn;
 use crate::run::{self, Workload};
-use crate::sample::{End, Failure, Figure, Name, Order, Record, Sample, Value};
+use crate::sample::{End, Failure, Figure, Name, Order, Record, Sample};
 use crate::stats::order::median;
 use crate::stats::step::Posterior;
 use crate::sys::perf_event::Target;
@@ -383,150 +383,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Builds commits, at once as far as the user wants it. One that fails is tried once more: it
-    /// may have been bad luck.
-    fn build(&mut self, places: &[usize]) -> anyhow::Result<Made> {
-        let arguments = self.setting.arguments;
-        let limits = Limits {
-            timeout: arguments.build_timeout,
-            interrupt: self.setting.interrupt,
-        };
-        let (line, repository) = (&self.line, self.setting.repository);
-        let (builds, recipe, jobs) = (&self.builds, &self.recipe, arguments.jobs);
-        let alone = vec![Vec::new(); places.len()];
-        let results = parallel::in_order(&alone, jobs, |at| {
-            let commit = line.commits[places[at]].commit();
-            let began = Instant::now();
-            let attempt = |again| {
-                let allowance = Allowance {
-                    // Others who build may have slots of their own.
-                    jobs: jobs.saturating_add(1).max(NonZero::<usize>::MIN),
-                    again,
-                    limits,
-                };
-                builds.build(repository, &commit, recipe, allowance)
-            };
-            let built = match attempt(false) {
-                Ok(failed) if failed.about.failure.is_some() => {
-                    drop(failed);
-                    attempt(true)
-                }
-                built => built,
-            };
-            (built, began.elapsed())
-        });
-        if let Some(signal) = self.setting.interrupt.caught() {
-            return Ok(Made::Stopped(signal));
-        }
-        for (&place, (built, took)) in places.iter().zip(results) {
-            let mut build = built.map_err(refused)?;
-            let mut failure = build.about.failure.take();
-            let said = build.last_words(5).join("\n");
-            if failure.is_none() {
-                failure = self.compile(place, &build)?;
-            }
-            let variant = self.line.commits[place].id.clone();
-            let sec = match build.was_kept {
-                true => build.about.seconds as f64,
-                false => took.as_secs_f64(),
-            };
-            let record = match failure {
-                None => {
-                    let order = self.order(0);
-                    self.built.insert(place, build);
-                    Record::Sample(Sample {
-                        benchmark: Name::new(BUILD),
-                        variant,
-                        iterations: 1,
-                        order,
-                        config: BTreeMap::new(),
-                        values: vec![Value::new("sec/op", Figure::Exact(sec))],
-                        warnings: Vec::new(),
-                    })
-                }
-                Some(why) => Record::Failure(Failure {
-                    benchmark: Name::new(BUILD),
-                    variant,
-                    order: self.order(0),
-                    why: format!("it cannot be built: {why}"),
-                    stderr: said,
-                }),
-            };
-            self.record(record)?;
-        }
-        // What the machine did meanwhile is nobody's run.
-        self.noise.look();
-        Ok(Made::Well)
-    }
-
-    /// Where Go itself is bisected: the test binary of the benchmark's directory, made by this
-    /// toolchain. Why it cannot be made, if it cannot.
-    fn compile(&self, place: usize, build: &Build) -> anyhow::Result<Option<String>> {
-        let Some(directory) = self.compiles() else {
-            return Ok(None);
-        };
-        let limits = Limits {
-            timeout: self.setting.arguments.build_timeout,
-            interrupt: self.setting.interrupt,
-        };
-        let set = self.environment(place, &build.tree);
-        let users = std::env::vars_os();
-        let users = users.filter(|(key, _)| !set.iter().any(|(name, _)| key == name));
-        let set = set
-            .iter()
-            .map(|(key, value)| (OsString::from(key), value.clone()));
-        let output = self.binary(place);
-        let ended = Invocation {
-            program: build.tree.join("bin/go"),
-            arguments: ["test", "-c", "-o"]
-                .into_iter()
-                .map(OsString::from)
-                .chain([output.into_os_string(), ".".into()])
-                .collect(),
-            environment: users.chain(set).collect(),
-            directory: Some(directory.to_owned()),
-            ..Invocation::default()
-        }
-        .run(limits)
-        .map_err(refused)?;
-        Ok(ended.failure().map(|why| {
-            let said = ended.first_line().unwrap_or_default();
-            format!("go test -c: {why}: {said}")
-        }))
-    }
-
-    /// The directory whose test binary is to be made, if any is.
-    fn compiles(&self) -> Option<&Path> {
-        let arguments = self.setting.arguments;
-        let is_go = matches!(self.recipe, Recipe::MakeBash { .. });
-        let wants = |word: &OsString| word.to_string_lossy().contains(BENCH);
-        let is_wanted = is_go && arguments.benchmark.iter().any(wants);
-        is_wanted.then(|| arguments.benchmark_dir.as_deref().unwrap_or(".".as_ref()))
-    }
-
-    fn binary(&self, place: usize) -> PathBuf {
-        let name = format!("bench-{}", self.line.commits[place].short());
-        self.directory.join(name)
-    }
-
-    /// What the benchmark finds in its environment.
-    fn environment(&self, place: usize, tree: &Path) -> Vec<(&'static str, OsString)> {
-        let mut set = vec![
-            ("POISE_TREE", tree.as_os_str().to_owned()),
-            ("POISE_COMMIT", self.line.commits[place].id.clone().into()),
-        ];
-        if let Recipe::MakeBash { .. } = self.recipe {
-            let users = std::env::var_os("PATH").unwrap_or_default();
-            let users = std::env::split_paths(&users).collect::<Vec<_>>();
-            let paths = std::iter::once(tree.join("bin")).chain(users);
-            set.push(("GOROOT", tree.as_os_str().to_owned()));
-            set.push(("GOTOOLCHAIN", "local".into()));
-            // A path with a colon cannot stand there.
-            set.extend(std::env::join_paths(paths).map(|joined| ("PATH", joined)));
-        }
-        set
-    }
-
     /// Runs two commits side by side.
     fn pair(&mut self, place: usize, against: usize) -> anyhow::Result<Made> {
         if let Some(made) = self.ready(&[place, against])? {
@@ -784,103 +640,6 @@ impl<'a> Session<'a> {
             step,
             self.began.elapsed(),
         );
-    }
-
-    /// Appends a run to the user's bench.log: what it printed when that has benchmarks, else its
-    /// own time as one.
-    fn write_bench_log(
-        &self,
-        sample: &Sample,
-        samples: &[Sample],
-        output: &Path,
-    ) -> anyhow::Result<()> {
-        if self.setting.arguments.bench_log.is_none() {
-            return Ok(());
-        }
-        let text = match samples.is_empty() {
-            false => String::from_utf8_lossy(&fs::read(output)?).into_owned(),
-            true => {
-                let sec = sample
-                    .figure("sec/op")
-                    .and_then(Figure::number)
-                    .unwrap_or(0.0);
-                format!("Benchmark{} 1 {} ns/op\n", sample.benchmark, sec * 1e9)
-            }
-        };
-        let commit = self
-            .line
-            .place(&sample.variant)
-            .map(|place| &self.line.commits[place]);
-        let date = commit.map_or("", |commit| &commit.date);
-        self.bench_log(&format!(
-            "commit: {}\ncommit-time: {date}\n\n{text}\n",
-            sample.variant
-        ))
-    }
-
-    fn bench_log(&self, text: &str) -> anyhow::Result<()> {
-        let Some(path) = &self.setting.arguments.bench_log else {
-            return Ok(());
-        };
-        let file = File::options().append(true).create(true).open(path);
-        file.and_then(|mut file| file.write_all(text.as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    /// Learns what a bench.log tells that is there already. Its runs stood beside nothing, so they
-    /// count only where figures do not vary.
-    fn import(&mut self) -> anyhow::Result<()> {
-        let Some(path) = &self.setting.arguments.bench_log else {
-            return Ok(());
-        };
-        let Ok(text) = fs::read_to_string(path) else {
-            return Ok(());
-        };
-        let mut runs = 0;
-        for block in text
-            .split_inclusive('\n')
-            .fold(Vec::<String>::new(), |mut blocks, line| {
-                let begins = ["commit: ", "# FAILED at ", "# BUILD FAILED at "];
-                if begins.iter().any(|begin| line.starts_with(begin)) || blocks.is_empty() {
-                    blocks.push(String::new());
-                }
-                if let Some(last) = blocks.last_mut() {
-                    last.push_str(line);
-                }
-                blocks
-            })
-        {
-            let first = block.lines().next().unwrap_or_default();
-            let order = self.order(0);
-            if let Some(id) = first.strip_prefix("# BUILD FAILED at ") {
-                self.record(Record::Failure(Failure {
-                    benchmark: Name::new(BUILD),
-                    variant: id.to_owned(),
-                    order,
-                    why: format!("it cannot be built, says {}", path.display()),
-                    stderr: String::new(),
-                }))?;
-            } else if let Some(id) = first.strip_prefix("commit: ") {
-                let reader = Reader::of(Source::Gobench, path.to_string_lossy(), block.as_bytes());
-                for record in reader {
-                    let Record::Sample(mut sample) = record else {
-                        continue;
-                    };
-                    sample.variant = id.to_owned();
-                    sample.order = order;
-                    sample.config = [(FROM, OUTPUT), (ALONE, "yes")]
-                        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                        .into();
-                    self.record(Record::Sample(sample))?;
-                }
-                self.flush();
-                runs += 1;
-            }
-        }
-        if runs > 0 && !self.setting.arguments.quiet {
-            remark(&format!("{} tells of {runs} runs", path.display()));
-        }
-        Ok(())
     }
 }
 
