@@ -39,9 +39,11 @@ impl Forecast {
     /// The pairs that a decision takes at the soonest. Where there are as many already as an
     /// unchanged thing takes, it is not taken for unchanged any longer.
     pub fn pairs(&self) -> usize {
-        let possible = [self.if_unchanged, self.if_as_estimated];
-        let more = possible.into_iter().filter(|&pairs| pairs > self.had);
-        more.min().unwrap_or(self.had.saturating_add(1))
+        let as_estimated = self.if_as_estimated.max(self.had + 1);
+        match self.if_unchanged > self.had {
+            true => as_estimated.min(self.if_unchanged),
+            false => as_estimated,
+        }
     }
 
     /// Whether a decision is unlikely with the pairs there may be, changed or not.
