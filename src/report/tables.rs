@@ -162,6 +162,9 @@ fn write_table(table: &Table, style: text::Style, out: &mut String) {
         begin += kinds[at].gap() + widths[at];
     }
     push_line(&head, style, out);
+    let verdicts =
+        comparison::VERDICTS.map(|verdict| (word(verdict), comparison::coloured(verdict)));
+    let coloured = |text| verdicts.iter().find(|(word, _)| *word == text);
     let write = |range: Range<usize>| {
         let (mut out, mut line) = (String::new(), String::new());
         for fields in blocks[range].iter().flat_map(|block| block.lines()) {
@@ -175,7 +178,7 @@ fn write_table(table: &Table, style: text::Style, out: &mut String) {
                 let before = kinds[at].gap() + if kinds[at].is_right() { fill } else { 0 };
                 line.extend(std::iter::repeat_n(' ', before));
                 match kinds[at] {
-                    Kind::Verdict => line.push_str(&coloured(text)),
+                    Kind::Verdict => line.push_str(coloured(text).map_or(text, |(_, text)| text)),
                     _ => line.push_str(text),
                 }
                 if !kinds[at].is_right() {
@@ -358,14 +361,6 @@ fn reach(cell: &Summary) -> String {
         None if endless(cell) == Some(true) => "∞".to_owned(),
         None => "?".to_owned(),
     }
-}
-
-/// A verdict's word in its colour.
-fn coloured(text: &str) -> String {
-    let verdict = comparison::VERDICTS
-        .into_iter()
-        .find(|&verdict| word(verdict) == text);
-    verdict.map_or_else(String::new, comparison::coloured)
 }
 
 fn marks(notes: &[u32]) -> String {

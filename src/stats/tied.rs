@@ -77,7 +77,7 @@ struct Stretch<'a> {
     variance: f64,
     /// The mean of their scores, by variance.
     centre: f64,
-    /// The deviation of the sum of their scores, from a number that is given.
+    /// The deviation of the sum of their scores, when it is known how many they are.
     deviation: f64,
 }
 
@@ -102,14 +102,15 @@ pub(super) fn tail(ties: &[usize], drawn: usize, doubled: usize) -> Option<Tail>
     // Doubled midranks sum up to 2·U + m·(m + 1), and the lowest is ties[0] + 1.
     let sum = (doubled + drawn * drawn).checked_sub(drawn * ties[0])? / unit;
     let circles = Circles::through(groups.collect(), drawn as f64, sum as f64);
-    match circles.height {
+    if circles.height < -800.0 {
         // Less than the smallest double.
-        height if height < -800.0 => Some(Tail {
+        return Some(Tail {
             at_most: 0.0,
             at: 0.0,
-        }),
-        _ => circles.tail(),
+        });
     }
+    let found = circles.height.is_finite().then(|| circles.tail())?;
+    found.filter(|tail| tail.at_most.is_finite())
 }
 
 impl Circles {
@@ -323,7 +324,7 @@ impl Turn {
         let all: usize = draws.iter().map(|draw| draw.group.count).sum();
         let side = (reach(1.0, variance) / 2.0)
             .ceil()
-            .min(all as f64 / 2.0 + 1.0);
+            .min((all / 2 + 1) as f64);
         let step = TAU / (2.0 * side + 1.0);
         let angles = (0..=2 * side as usize).map(|at| (at as f64 - side) * step);
         let (sines, cosines) = angles.clone().map(f64::sin_cos).unzip();

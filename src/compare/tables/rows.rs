@@ -1,5 +1,7 @@
 //! The rows of one table: which cells stand where, what the figures of each come to, and how they differ from those of the first column. Never judges rows together.
 
+use std::borrow::Cow;
+
 use super::{Change, Middle, Notes, Sparse, Summary};
 use crate::compare::collection::NONE;
 use crate::compare::{Cell, Collection, Judge, parallel};
@@ -113,21 +115,31 @@ impl Maker<'_> {
             cells,
             ..
         } = self.collection;
-        let read = |&slot: &u32| (slot != NONE).then(|| all[slot as usize].read(stores, cells));
+        let read = |&slot: &u32| {
+            (slot != NONE).then(|| {
+                let mut cell = all[slot as usize].read(stores, cells);
+                // Bare numbers stand in no rounds. All that is worked out sorts them, which it
+                // need not do again.
+                if let Cow::Owned(bare) = &mut cell {
+                    bare.figures.sort_unstable_by(f64::total_cmp);
+                }
+                cell
+            })
+        };
+        let mut drafts = Vec::with_capacity(slots.len());
         let base = read(&slots[0]);
-        let base_draft = base.as_deref().map(|cell| self.draft(slots[0], cell));
-        let others: Vec<_> = slots[1..]
-            .iter()
-            .map(|slot| {
-                let cell = read(slot)?;
+        drafts.push(base.as_deref().map(|cell| self.draft(slots[0], cell)));
+        for slot in &slots[1..] {
+            let draft = read(slot).map(|cell| {
                 let mut draft = self.draft(*slot, &cell);
-                if let (Some(base), Some(base_draft)) = (&base, &base_draft) {
+                if let (Some(base), Some(base_draft)) = (&base, &drafts[0]) {
                     draft.change = self.change((base, base_draft), (&cell, &draft));
                 }
-                Some(draft)
-            })
-            .collect();
-        std::iter::once(base_draft).chain(others).collect()
+                draft
+            });
+            drafts.push(draft);
+        }
+        drafts
     }
 
     fn draft(&self, slot: u32, cell: &Cell) -> Draft {
