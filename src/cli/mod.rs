@@ -23,9 +23,11 @@ mod sweep;
 mod syscalls;
 mod verdict;
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
+use anstream::adapter::strip_str;
+use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -244,11 +246,15 @@ fn remark(text: &str) {
 
 /// Prints a result on standard output. A reader that went away early is no error.
 fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = anstream::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    let stdout = io::stdout();
+    let is_plain = AutoStream::choice(&stdout) == ColorChoice::Never;
+    // What is left of a text without colours comes in thousands of pieces.
+    let mut out = BufWriter::with_capacity(64 << 10, stdout.lock());
+    let written = match is_plain {
+        true => strip_str(text).try_for_each(|piece| out.write_all(piece.as_bytes())),
+        false => out.write_all(text.as_bytes()),
+    };
+    match written.and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(anyhow::Error::new(error).context("cannot write to standard output"))
         }

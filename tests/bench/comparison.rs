@@ -96,23 +96,24 @@ fn compared(
     for file in files {
         std::fs::remove_file(file)?;
     }
-    let row = |what, goal, which: usize, show: fn(f64) -> String| -> anyhow::Result<Row> {
-        let ours: Vec<f64> = by_poise.iter().map(|cost| cost[which]).collect();
-        let theirs: Vec<f64> = by_benchstat.iter().map(|cost| cost[which]).collect();
-        let middle = |figures: &[f64]| show(order::median(figures).unwrap_or(f64::NAN));
-        let measured = match &benchstat.refusal {
-            Some(refusal) => Err(format!("{refusal}; poise alone: {}", middle(&ours))),
-            None => {
-                let aside = format!("{}, against {}", middle(&ours), middle(&theirs));
-                Ok(Estimate::of(&quotients(&ours, &theirs), Form::Ratio)?.with_aside(aside))
-            }
+    let row =
+        |what, goal: Option<f64>, which: usize, show: fn(f64) -> String| -> anyhow::Result<Row> {
+            let ours: Vec<f64> = by_poise.iter().map(|cost| cost[which]).collect();
+            let theirs: Vec<f64> = by_benchstat.iter().map(|cost| cost[which]).collect();
+            let middle = |figures: &[f64]| show(order::median(figures).unwrap_or(f64::NAN));
+            let measured = match &benchstat.refusal {
+                Some(refusal) => Err(format!("{refusal}; poise alone: {}", middle(&ours))),
+                None => {
+                    let aside = format!("{}, against {}", middle(&ours), middle(&theirs));
+                    Ok(Estimate::of(&quotients(&ours, &theirs), Form::Ratio)?.with_aside(aside))
+                }
+            };
+            Ok(Row {
+                what,
+                target: goal.map(Goal::AtMost),
+                measured,
+            })
         };
-        Ok(Row {
-            what,
-            target: goal.map(Goal::AtMost),
-            measured,
-        })
-    };
     let sec = |sec: f64| format!("{sec:.2} s");
     Ok(vec![
         row(what, Some(0.1), 0, sec)?,
