@@ -179,7 +179,7 @@ impl Error {
             Error::Exec {
                 errno: Errno::ENOENT,
                 ..
-            } => Some("check its spelling and $PATH; shell syntax needs --shell"),
+            } => Some("check its spelling and $PATH; shell syntax takes sh -c"),
             Error::Count(cause) | Error::Trace(cause) | Error::Refused(cause) => {
                 cause.cure.as_deref()
             }
