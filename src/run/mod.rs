@@ -175,7 +175,7 @@ impl Error {
             Error::Exec {
                 errno: Errno::ENOEXEC,
                 ..
-            } => Some("a script needs a first line such as #!/bin/sh; or run it with --shell"),
+            } => Some("a script needs a first line such as #!/bin/sh; or run it with sh"),
             Error::Exec {
                 errno: Errno::ENOENT,
                 ..
