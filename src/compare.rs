@@ -277,6 +277,10 @@ impl Judge {
             forecast: None,
             doubts: doubts_about(old, new),
         };
+        if comparison.approximate {
+            let doubt = "p is a normal approximation: with so many figures and ties, an exact one takes too long";
+            judgement.doubts.push(doubt.to_owned());
+        }
         if judgement.verdict == Verdict::Inconclusive {
             judgement.forecast = pairs
                 .as_ref()
@@ -708,6 +712,18 @@ mod tests {
         none.take(&Figure::absent(Cause::new("no PMU")), None);
         assert_eq!(none.why_absent(), Some("no PMU"));
         assert_eq!(judged("cycles/op", &none, &new), None);
+    }
+
+    #[test]
+    fn a_p_that_is_not_exact_is_told() {
+        let tied = |count: usize| -> Vec<f64> { (0..count).map(|k| (k % 97) as f64).collect() };
+        let doubts = |old: usize, new: usize| {
+            let (old, new) = (loose(&tied(old)), loose(&tied(new)));
+            let unit = Unit::named("CPUs");
+            Judge::default().judge(&unit, &old, &new).unwrap().doubts
+        };
+        assert!(doubts(400, 400).is_empty());
+        assert!(doubts(100_000, 10)[0].starts_with("p is a normal approximation"));
     }
 
     #[test]

@@ -106,7 +106,7 @@ pub struct Comparison {
     /// The probability of so strong a sign of change when there is none, over all looks; after
     /// [`judge_family`], over the family too. `None` of exact figures.
     pub p: Option<f64>,
-    /// Whether that p is a normal approximation (many figures with ties).
+    /// Whether that p is a normal approximation: see [`mann_whitney::MannWhitney::exact`].
     pub approximate: bool,
     /// What that says.
     pub finding: Finding,
