@@ -11,7 +11,7 @@ use super::Usage;
 use super::hold::Stage;
 use super::options::{self, ChildOptions, OutputOptions};
 use super::recorder::Recorder;
-use crate::probe::profile::Number;
+use crate::probe::profile::{By, Number};
 use crate::probe::syscalls::Options;
 use crate::probe::{Rung, classes};
 use crate::report::{syscalls, text};
@@ -56,6 +56,17 @@ pub(super) struct Arguments {
     /// %signal, %ipc, %sleep (those that wait).
     #[arg(short = 'e', value_name = "LIST")]
     only: Vec<String>,
+
+    /// Tell apart the calls of each thread, each process, or processes by the names of their
+    /// commands, or what the descriptor is of that a call is given first: file, directory, pipe,
+    /// socket, character-device, epoll, …, or none.
+    #[arg(
+        long,
+        value_name = "thread|process|command|fd-type",
+        value_enum,
+        hide_possible_values = true
+    )]
+    by: Option<Parts>,
 
     /// Give what came in every interval, too (a bare number is milliseconds).
     #[arg(short = 'I', long, value_name = "DURATION", value_parser = options::duration)]
@@ -125,6 +136,26 @@ impl From<Way> for Rung {
     }
 }
 
+/// What calls are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Parts {
+    Thread,
+    Process,
+    Command,
+    FdType,
+}
+
+impl From<Parts> for By {
+    fn from(parts: Parts) -> By {
+        match parts {
+            Parts::Thread => By::Thread,
+            Parts::Process => By::Process,
+            Parts::Command => By::Command,
+            Parts::FdType => By::FdType,
+        }
+    }
+}
+
 /// Runs it and gives the exit code.
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let runs_already = arguments.all || !arguments.pid.is_empty();
@@ -147,9 +178,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     }
     arguments.drawn()?;
     if arguments.rung.is_some_and(|way| way != Way::Bpf)
-        && (arguments.interval.is_some() || arguments.duty.is_some())
+        && (arguments.interval.is_some() || arguments.duty.is_some() || arguments.by.is_some())
     {
-        return Err(Usage::new("--interval and --duty are for --rung bpf").into());
+        return Err(Usage::new("--by, --interval and --duty are for --rung bpf").into());
     }
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let stage = Stage::unheld(&arguments.child, !runs_already, &interrupt)?;
@@ -160,6 +191,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             everyone: arguments.all,
             only: arguments.only()?,
             slow_ns: arguments.slow,
+            by: arguments.by.map(By::from),
         },
         timeout: arguments.timeout,
         interval: arguments.interval,
@@ -305,7 +337,8 @@ impl Arguments {
         let style = text::Style {
             width: super::columns(),
         };
-        let mut report = syscalls::profile(samples, &self.words(), style);
+        let parts = &observation.profile.parts;
+        let mut report = syscalls::profile(samples, parts, &self.words(), style);
         if self.errors {
             report.push_str(&syscalls::errors(samples));
         }

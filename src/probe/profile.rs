@@ -11,6 +11,8 @@ use super::record::{BUCKETS, ERRNOS};
 pub struct Profile {
     /// The syscalls that were called.
     pub calls: Vec<Call>,
+    /// The same calls by whom or on what they were, where that was told apart.
+    pub parts: Vec<Part>,
     /// Threads that were followed; `None` where all are.
     pub threads: Option<u64>,
     /// Calls that were slow, the slowest first, where they were wanted.
@@ -18,6 +20,51 @@ pub struct Profile {
     /// What is missing.
     pub missing: Missing,
 }
+
+/// What a profile is broken down by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Each thread.
+    Thread,
+    /// Each process.
+    Process,
+    /// Processes by the names of their commands.
+    Command,
+    /// What the descriptor is of that a call is given first.
+    FdType,
+}
+
+impl By {
+    /// All of them.
+    pub const ALL: [By; 4] = [By::Thread, By::Process, By::Command, By::FdType];
+
+    /// Its name, as users and records have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            By::Thread => "thread",
+            By::Process => "process",
+            By::Command => "command",
+            By::FdType => "fd-type",
+        }
+    }
+}
+
+/// The calls of one thread, process or name, or on one type of descriptor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// What it is.
+    pub by: By,
+    /// Its name; of several threads or processes of one name, those after the first have a number
+    /// in the order in which they came: `cc1`, `cc1#2`.
+    pub name: String,
+    /// The thread's or process's number in the initial namespace.
+    pub id: Option<u64>,
+    /// Its calls; the errors of them are counted, and not told apart.
+    pub calls: Vec<Call>,
+}
+
+/// What calls stand under for which there was no room apart.
+pub const REST: &str = "other";
 
 /// One slow call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +92,10 @@ pub struct Missing {
     pub threads: u64,
     /// Calls that were lost.
     pub calls: u64,
+    /// Threads, processes or names whose calls stand among the rest.
+    pub parts: u64,
+    /// Syscalls of others that do.
+    pub rows: u64,
     /// Slow calls that are in the figures, but not told one by one.
     pub slow: u64,
 }
@@ -62,7 +113,9 @@ pub struct Call {
     pub under_way_ns: Vec<u64>,
     /// How long those that have returned took, where that was measured.
     pub time: Option<Time>,
-    /// Those that failed, by errno, where that was seen.
+    /// Those that failed, where that was seen.
+    pub failed: Option<u64>,
+    /// By errno, where that was told apart.
     pub errors: Option<BTreeMap<u16, u64>>,
     /// The sum of what was returned, errors left out, where that was seen.
     pub returned_sum: Option<u64>,
@@ -175,19 +228,32 @@ impl Number {
 impl Profile {
     /// What came since an earlier profile of the same; the longest calls of it are not known.
     pub fn since(&self, earlier: &Profile) -> Profile {
-        let calls = self.calls.iter().filter_map(|call| {
-            let before = earlier.calls.iter().find(|old| old.number == call.number);
-            let new = match before {
-                Some(before) => call.since(before),
-                None => call.clone(),
-            };
-            (new.returned + new.unfinished > 0).then_some(new)
+        let parts = self.parts.iter().filter_map(|part| {
+            let before = earlier.parts.iter().find(|old| old.name == part.name);
+            let calls = since(&part.calls, before.map_or(&[], |old| &old.calls));
+            (!calls.is_empty()).then(|| Part {
+                calls,
+                ..part.clone()
+            })
         });
         Profile {
-            calls: calls.collect(),
+            calls: since(&self.calls, &earlier.calls),
+            parts: parts.collect(),
             ..self.clone()
         }
     }
+}
+
+fn since(calls: &[Call], earlier: &[Call]) -> Vec<Call> {
+    let new = calls.iter().filter_map(|call| {
+        let before = earlier.iter().find(|old| old.number == call.number);
+        let new = match before {
+            Some(before) => call.since(before),
+            None => call.clone(),
+        };
+        (new.returned + new.unfinished > 0).then_some(new)
+    });
+    new.collect()
 }
 
 impl Call {
@@ -210,6 +276,9 @@ impl Call {
                 .as_ref()
                 .zip(earlier.time.as_ref())
                 .map(|(time, before)| time.since(before)),
+            failed: self
+                .failed
+                .map(|failed| failed.saturating_sub(earlier.failed.unwrap_or(0))),
             errors,
             returned_sum: self
                 .returned_sum
@@ -225,6 +294,7 @@ impl Call {
             unfinished: 0,
             under_way_ns: Vec::new(),
             time: None,
+            failed: None,
             errors: None,
             returned_sum: None,
         }
@@ -234,6 +304,7 @@ impl Call {
     pub fn timed(number: Number) -> Call {
         Call {
             time: Some(Time::default()),
+            failed: Some(0),
             errors: Some(BTreeMap::new()),
             returned_sum: number.moves_bytes().then_some(0),
             ..Call::counted(number, 0)
@@ -256,6 +327,9 @@ impl Call {
             }
             // What rt_sigreturn returns is what the interrupted call left.
             (Err(_), Ok(errno)) if usize::from(errno) < ERRNOS && !self.number.is_return() => {
+                if let Some(failed) = &mut self.failed {
+                    *failed += 1;
+                }
                 if let Some(errors) = &mut self.errors {
                     *errors.entry(errno).or_default() += 1;
                 }
@@ -267,11 +341,6 @@ impl Call {
     /// All calls, whatever became of them.
     pub fn all(&self) -> u64 {
         self.returned + self.unfinished + self.under_way_ns.len() as u64
-    }
-
-    /// All that failed.
-    pub fn failed(&self) -> Option<u64> {
-        Some(self.errors.as_ref()?.values().sum())
     }
 }
 

@@ -21,6 +21,10 @@ pub enum Control {
     Untold,
     /// When the first thread was followed.
     FirstNs,
+    /// Places that were wanted.
+    Places,
+    /// Rows of places that were wanted.
+    Cells,
 }
 
 /// What an iteration over all tasks does with those it finds.
@@ -39,7 +43,7 @@ pub enum Purpose {
 }
 
 /// Words of `struct control`.
-pub const CONTROL_WORDS: usize = 8;
+pub const CONTROL_WORDS: usize = 10;
 
 /// Slots of followed threads.
 pub const SLOTS: usize = 65536;
@@ -68,6 +72,8 @@ pub enum Thread {
     OffSinceNs,
     /// Whether it is left out.
     PassedOver,
+    /// Whom its calls are counted for.
+    Place,
 }
 
 /// Rows of syscalls, a CPU.
@@ -91,7 +97,37 @@ pub enum Row {
     Bytes,
     /// Those in which their thread ended.
     Unfinished,
+    /// Those that failed, where a place has them.
+    Failed,
 }
+
+/// Who may have rows of its own, the rest included.
+pub const PLACES: usize = 1024;
+
+/// Words of `struct place`: its number, and two of its name.
+pub const PLACE_WORDS: usize = 4;
+
+/// What a descriptor is of, by the place that it has.
+pub const FD_TYPES: [&str; 18] = [
+    "other",
+    "none",
+    "not-open",
+    "file",
+    "directory",
+    "link",
+    "pipe",
+    "socket",
+    "character-device",
+    "block-device",
+    "proc",
+    "anonymous",
+    "eventfd",
+    "epoll",
+    "timerfd",
+    "signalfd",
+    "inotify",
+    "io_uring",
+];
 
 /// Buckets of durations.
 pub const BUCKETS: usize = 256;
@@ -183,6 +219,8 @@ pub(super) mod tests {
                 ("lost", at(Control::Lost)),
                 ("untold", at(Control::Untold)),
                 ("first_ns", at(Control::FirstNs)),
+                ("places", at(Control::Places)),
+                ("cells", at(Control::Cells)),
             ],
             CONTROL_WORDS,
         );
@@ -203,6 +241,7 @@ pub(super) mod tests {
                 ("off_ns", at(Thread::OffNs)),
                 ("off_since_ns", at(Thread::OffSinceNs)),
                 ("passed_over", at(Thread::PassedOver)),
+                ("place", at(Thread::Place)),
             ],
             THREAD_WORDS,
         );
@@ -217,10 +256,12 @@ pub(super) mod tests {
                 ("off_ns", at(Row::OffNs)),
                 ("bytes", at(Row::Bytes)),
                 ("unfinished", at(Row::Unfinished)),
+                ("failed", at(Row::Failed)),
                 ("buckets", FIRST_BUCKET * 8),
             ],
             ROW_WORDS,
         );
+        check_layout(bytes, "place", &[("id", 0), ("command", 8)], PLACE_WORDS);
         let at = |field: Slow| field as usize * 8;
         check_layout(
             bytes,

@@ -1,17 +1,19 @@
 //! The profiler of syscalls by programs in the kernel: what followed threads call, how long it takes and what comes of it. Never starts what it follows, never writes text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use aya::maps::{MapData, RingBuf};
 
 use super::Error;
+use super::classes;
 use super::kernel::Types;
 use super::object::{Object, Parameters, embedded, possible_cpus};
-use super::profile::{Call, Histogram, Missing, Number, Profile, Slow, Time};
+use super::profile::{By, Call, Histogram, Missing, Number, Part, Profile, REST, Slow, Time};
 use super::record::{
-    self, BUCKETS, CONTROL_WORDS, Control, ERRNOS, FIRST_BUCKET, FOREIGN, Purpose, ROW_WORDS, ROWS,
-    Row, SLOW_BYTES, SLOW_COMMAND, THREAD_WORDS, THREADS, Thread, load, store,
+    self, BUCKETS, CONTROL_WORDS, Control, ERRNOS, FD_TYPES, FIRST_BUCKET, FOREIGN, PLACE_WORDS,
+    PLACES, Purpose, ROW_WORDS, ROWS, Row, SLOW_BYTES, SLOW_COMMAND, THREAD_WORDS, THREADS, Thread,
+    load, store,
 };
 use crate::sys::clock::{monotonic_ns, thread_cpu_ns};
 use crate::sys::shared::SharedWords;
@@ -27,6 +29,8 @@ pub struct Options {
     pub only: Option<Vec<Number>>,
     /// Calls that take at least so many ns are told one by one.
     pub slow_ns: Option<u64>,
+    /// What calls are counted apart by, too.
+    pub by: Option<By>,
 }
 
 /// A loaded profiler.
@@ -37,7 +41,11 @@ pub struct Profiler {
     control: SharedWords,
     threads: SharedWords,
     rows: SharedWords,
+    /// Rows a CPU.
+    room: usize,
     errors: SharedWords,
+    cells: SharedWords,
+    places: SharedWords,
     slow_calls: RingBuf<MapData>,
     slow: Vec<Slow>,
 }
@@ -68,10 +76,22 @@ impl Profiler {
         let bytes = embedded!("syscalls.bpf.o");
         let types = Types::read(sys, bytes)?;
         let cpus = possible_cpus(sys);
+        let (room, places) = match options.by {
+            None => (ROWS, 1),
+            Some(_) => (
+                ROWS.max(PLACED_BYTES / (cpus * ROW_WORDS * 8)) + ROWS,
+                PLACES,
+            ),
+        };
+        let mut constants = options.constants();
+        constants.push(("cells_a_cpu", (room as u32).to_ne_bytes().to_vec()));
         let parameters = Parameters {
-            constants: options.constants(),
+            constants,
             entries: vec![
-                ("rows", (cpus * ROWS) as u32),
+                ("rows", (cpus * room) as u32),
+                ("cells", places as u32),
+                ("places", places as u32),
+                ("known", places as u32),
                 (
                     "slow_calls",
                     options.slow_ns.map_or(4096, |_| SLOW_RING_BYTES),
@@ -86,7 +106,10 @@ impl Profiler {
             cpus,
             control: object.words("control", CONTROL_WORDS)?,
             threads: object.words("threads", THREADS * THREAD_WORDS)?,
-            rows: object.words("rows", cpus * ROWS * ROW_WORDS)?,
+            rows: object.words("rows", cpus * room * ROW_WORDS)?,
+            room,
+            cells: object.words("cells", places * ROWS)?,
+            places: object.words("places", places * PLACE_WORDS)?,
             errors: object.words("errors", ROWS * ERRNOS)?,
             slow_calls: object.ring("slow_calls")?,
             slow: Vec::new(),
@@ -155,8 +178,9 @@ impl Profiler {
             traced_ns = null_call_ns();
             self.follow(us, Purpose::Forget)?;
         }
+        let none = BTreeMap::new();
         let recorded = Number::named(NULL).and_then(|number| match number {
-            Number::Native(row) => self.call(row as usize, None),
+            Number::Native(row) => self.call(row as usize, &self.all_cells(row as usize), &none),
             Number::Foreign => None,
         });
         let recorded_ns = recorded.and_then(|call| call.time?.histogram.quantile_ns(0.5));
@@ -196,30 +220,128 @@ impl Profiler {
         }
         self.slow
             .sort_by_key(|call| std::cmp::Reverse(call.took_ns));
-        let mut under_way = self.under_way();
-        let is_wanted = |call: &Call| {
-            let only = self.options.only.as_ref();
-            only.is_none_or(|only| only.contains(&call.number))
-        };
-        let calls = (0..ROWS)
-            .filter_map(|row| self.call(row, under_way.remove(&row)))
-            .filter(is_wanted);
+        let under_way = self.under_way();
+        let calls = self.wanted().filter_map(|row| {
+            let call = self.call(row, &self.all_cells(row), &under_way)?;
+            let errors = match call.failed {
+                Some(_) if !call.number.is_return() => self.errors(row),
+                Some(_) => BTreeMap::new(),
+                None => return Some(call),
+            };
+            Some(Call {
+                failed: Some(errors.values().sum()),
+                errors: Some(errors),
+                ..call
+            })
+        });
         let told = |field: Control| load(&self.control, field as usize);
+        let beyond = |wanted: u64, room: usize| wanted.saturating_sub(room as u64);
         Profile {
             calls: calls.collect(),
+            parts: self.parts(&under_way),
             threads: (!self.options.everyone).then(|| told(Control::Followed)),
             slow: self.slow.clone(),
             missing: Missing {
                 threads: told(Control::Collisions),
                 calls: told(Control::Lost),
                 slow: told(Control::Untold),
+                parts: beyond(told(Control::Places), PLACES - 1),
+                rows: beyond(told(Control::Cells), self.room - ROWS),
             },
         }
     }
 
-    /// One row, summed over all CPUs; `None` when nobody called it.
-    fn call(&self, row: usize, under_way: Option<Vec<u64>>) -> Option<Call> {
-        let each = || (0..self.cpus).map(move |cpu| (cpu * ROWS + row) * ROW_WORDS);
+    /// The rows of the syscalls that are looked at.
+    fn wanted(&self) -> impl Iterator<Item = usize> {
+        (0..ROWS).filter(|row| {
+            let only = self.options.only.as_ref();
+            only.is_none_or(|only| only.contains(&number_of(*row)))
+        })
+    }
+
+    /// The row that a place has for a syscall on every CPU, if it has one of its own.
+    fn cell(&self, place: usize, row: usize) -> Option<usize> {
+        let cell = load(&self.cells, place * ROWS + row).checked_sub(1)? as usize;
+        (cell >= ROWS).then_some(cell)
+    }
+
+    /// All rows of a syscall, that of the rest first.
+    fn all_cells(&self, row: usize) -> Vec<usize> {
+        let own = (1..self.places_taken()).filter_map(|place| self.cell(place, row));
+        [row].into_iter().chain(own).collect()
+    }
+
+    /// How many places are in use, the rest included.
+    fn places_taken(&self) -> usize {
+        match self.options.by {
+            None => 1,
+            Some(By::FdType) => FD_TYPES.len(),
+            Some(_) => PLACES.min(load(&self.control, Control::Places as usize) as usize + 1),
+        }
+    }
+
+    /// What each place called.
+    fn parts(&self, under_way: &BTreeMap<usize, Vec<u64>>) -> Vec<Part> {
+        let Some(by) = self.options.by else {
+            return Vec::new();
+        };
+        let mut named: HashMap<String, usize> = HashMap::new();
+        let parts = (0..self.places_taken()).filter_map(|place| {
+            let calls = self.wanted().filter_map(|row| {
+                let cell = match place {
+                    0 => row,
+                    _ => self.cell(place, row)?,
+                };
+                self.call(row, &[cell], under_way)
+            });
+            let calls: Vec<Call> = calls.collect();
+            if calls.is_empty() {
+                return None;
+            }
+            let (name, id) = match by {
+                By::FdType => (FD_TYPES[place].to_owned(), None),
+                _ if place == 0 => (REST.to_owned(), None),
+                By::Command => (self.command(place), None),
+                By::Thread | By::Process => {
+                    let name = self.command(place);
+                    let count = named.entry(name.clone()).or_default();
+                    *count += 1;
+                    let name = match *count {
+                        1 => name,
+                        n => format!("{name}#{n}"),
+                    };
+                    (name, Some(load(&self.places, place * PLACE_WORDS)))
+                }
+            };
+            Some(Part {
+                by,
+                name,
+                id,
+                calls,
+            })
+        });
+        parts.collect()
+    }
+
+    /// The name of a place.
+    fn command(&self, place: usize) -> String {
+        let words = [1, 2].map(|n| load(&self.places, place * PLACE_WORDS + n));
+        let bytes = words.map(u64::to_ne_bytes).concat();
+        let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(name).into_owned()
+    }
+
+    /// The calls of a syscall in these rows, summed over all CPUs; `None` when there are none.
+    fn call(
+        &self,
+        row: usize,
+        cells: &[usize],
+        under_way: &BTreeMap<usize, Vec<u64>>,
+    ) -> Option<Call> {
+        let each = || {
+            let all = (0..self.cpus).flat_map(|cpu| cells.iter().map(move |cell| (cpu, cell)));
+            all.map(|(cpu, cell)| (cpu * self.room + cell) * ROW_WORDS)
+        };
         let field = |field: Row| each().map(move |at| load(&self.rows, at + field as usize));
         let mut histogram = Histogram::default();
         for at in each() {
@@ -231,9 +353,10 @@ impl Profiler {
             }
         }
         let number = number_of(row);
+        let under_way = cells.iter().filter_map(|cell| under_way.get(cell));
         let mut call = Call {
             unfinished: field(Row::Unfinished).sum(),
-            under_way_ns: under_way.unwrap_or_default(),
+            under_way_ns: under_way.flatten().copied().collect(),
             ..Call::counted(number, field(Row::Calls).sum())
         };
         if !self.options.count_only {
@@ -244,10 +367,10 @@ impl Profiler {
                 off_ns: Some(field(Row::OffNs).sum()),
                 histogram,
             });
-            call.errors = Some(match number.is_return() {
+            call.failed = Some(match number.is_return() {
                 // What it returns is what the interrupted call left.
-                true => BTreeMap::new(),
-                false => self.errors(row),
+                true => 0,
+                false => field(Row::Failed).sum(),
             });
             call.returned_sum = number.moves_bytes().then(|| field(Row::Bytes).sum());
         }
@@ -262,7 +385,7 @@ impl Profiler {
         counts.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// The calls that threads are in, by row, each with how long it has been.
+    /// The calls that threads are in, by the row that they count in, each with how long it has been.
     fn under_way(&self) -> BTreeMap<usize, Vec<u64>> {
         let mut found: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         if self.options.count_only {
@@ -273,8 +396,10 @@ impl Profiler {
             let word = |field: Thread| load(thread, field as usize);
             let start_ns = word(Thread::StartNs);
             if word(Thread::Regs) != 0 && start_ns != 0 {
-                let row = found.entry(word(Thread::Row) as usize).or_default();
-                row.push(now.saturating_sub(start_ns));
+                let (row, place) = (word(Thread::Row) as usize, word(Thread::Place) as usize);
+                let cell = self.cell(place, row).unwrap_or(row);
+                let calls = found.entry(cell).or_default();
+                calls.push(now.saturating_sub(start_ns));
             }
         }
         found
@@ -283,14 +408,17 @@ impl Profiler {
 
 impl Options {
     /// The programs that follow threads, and their tracepoints.
-    fn followers(&self) -> &'static [(&'static str, &'static str)] {
-        const ALL: [(&str, &str); 3] = [
-            ("on_exit", "sched_process_exit"),
-            ("on_fork", "sched_process_fork"),
-            ("on_exec", "sched_process_exec"),
-        ];
+    fn followers(&self) -> Vec<(&'static str, &'static str)> {
+        let mut programs = vec![("on_exit", "sched_process_exit")];
         // Who follows everyone needs only to hear of ends.
-        if self.everyone { &ALL[..1] } else { &ALL }
+        if !self.everyone {
+            programs.push(("on_fork", "sched_process_fork"));
+            programs.push(("on_exec", "sched_process_exec"));
+        }
+        if self.by.is_some_and(|by| by != By::FdType) {
+            programs.push(("on_rename", "task_rename"));
+        }
+        programs
     }
 
     /// The programs that syscalls meet, and their tracepoints, in the order of attaching.
@@ -307,29 +435,42 @@ impl Options {
 
     fn constants(&self) -> Vec<(&'static str, Vec<u8>)> {
         let flag = |set: bool| vec![u8::from(set)];
-        let mut bits = [0u64; ROWS / 64];
         // The call of the tare is looked at in any case.
-        for number in self.only.iter().flatten().chain(&Number::named(NULL)) {
-            let row = match number {
-                Number::Native(number) => *number as usize,
-                Number::Foreign => FOREIGN,
-            };
-            if let Some(word) = bits.get_mut(row / 64) {
-                *word |= 1 << (row % 64);
-            }
-        }
+        let wanted = self.only.iter().flatten().copied();
+        let wanted = bits(wanted.chain(Number::named(NULL)));
+        let by = match self.by {
+            None => 0u32,
+            Some(by) => by as u32 + 1,
+        };
         vec![
             ("everyone", flag(self.everyone)),
             ("off_cpu", flag(!self.count_only)),
             ("slow_ns", self.slow_ns.unwrap_or(0).to_ne_bytes().to_vec()),
             ("is_filtered", flag(self.only.is_some())),
-            (
-                "wanted",
-                bits.into_iter().flat_map(u64::to_ne_bytes).collect(),
-            ),
+            ("wanted", wanted),
+            ("by", by.to_ne_bytes().to_vec()),
+            ("takes_fd", bits(classes::given_descriptors())),
         ]
     }
 }
+
+/// A bit each, as the programs have them.
+fn bits(numbers: impl Iterator<Item = Number>) -> Vec<u8> {
+    let mut bits = [0u64; ROWS / 64];
+    for number in numbers {
+        let row = match number {
+            Number::Native(number) => number as usize,
+            Number::Foreign => FOREIGN,
+        };
+        if let Some(word) = bits.get_mut(row / 64) {
+            *word |= 1 << (row % 64);
+        }
+    }
+    bits.into_iter().flat_map(u64::to_ne_bytes).collect()
+}
+
+/// What rows of places may take in all.
+const PLACED_BYTES: usize = 32 << 20;
 
 /// Some ten thousand slow calls.
 const SLOW_RING_BYTES: u32 = 1 << 20;
@@ -442,7 +583,7 @@ mod tests {
                 time.total_ns < took && time.longest_ns < Some(took),
                 "{time:?}"
             );
-            assert_eq!(call("getppid").failed(), Some(0));
+            assert_eq!(call("getppid").failed, Some(0));
         }
     }
 }

@@ -100,8 +100,8 @@ pub fn observe(
 ) -> Result<Observation, Error> {
     let rungs = match (how.rung, &subject) {
         (Some(rung), _) => vec![rung],
-        // What runs already, slices and intervals are for programs in the kernel alone.
-        (None, _) if how.tick().is_some() => vec![Rung::Programs],
+        // What runs already, parts, slices and intervals are for programs in the kernel alone.
+        (None, _) if how.tick().is_some() || how.options.by.is_some() => vec![Rung::Programs],
         (None, Subject::Command(_)) => vec![Rung::Programs, Rung::Counters, Rung::Ptrace],
         (None, _) => vec![Rung::Programs],
     };

@@ -1,13 +1,20 @@
 /* Programs whose syscalls are known to the call. Exact ones use raw syscalls that no C library
  * makes by itself. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +25,12 @@ static void repeat(long number, int times)
 {
 	for (int i = 0; i < times; i++)
 		syscall(number, -1, 0);
+}
+
+static void look(int fd, int times)
+{
+	for (int i = 0; i < times; i++)
+		syscall(SYS_flock, fd, 0);
 }
 
 static void *thread(void *unused)
@@ -99,6 +112,32 @@ int main(int argc, char **argv)
 		pthread_t other;
 		pthread_create(&other, NULL, executing_thread, NULL);
 		pause();
+	} else if (!strcmp(what, "crowd")) {
+		/* 1100 processes, one after the other, of one getppid each. */
+		for (int i = 0; i < 1100; i++) {
+			if (!vfork()) {
+				syscall(SYS_getppid);
+				_exit(0);
+			}
+			wait(NULL);
+		}
+	} else if (!strcmp(what, "types")) {
+		/* Of each type of descriptor one more flock than of the one before. */
+		sigset_t none;
+		int ends[2], pair[2];
+		sigemptyset(&none);
+		if (pipe(ends) || socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+			return 1;
+		const int all[] = {
+			open(self, O_RDONLY),	  open("/", O_RDONLY),
+			ends[0],		  pair[0],
+			open("/dev/null", O_RDWR), open("/proc/self/stat", O_RDONLY),
+			eventfd(0, 0),		  epoll_create1(0),
+			timerfd_create(CLOCK_MONOTONIC, 0), signalfd(-1, &none, 0),
+			inotify_init(),		  999,
+		};
+		for (int i = 0; i < 12; i++)
+			look(all[i], i + 1);
 	} else if (!strcmp(what, "signals")) {
 		/* 100 rt_sigreturn; interrupted nanosleeps */
 		struct sigaction action = {.sa_handler = handle};

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::Observation;
 use crate::probe::Rung;
-use crate::probe::profile::{Call, Histogram, Time};
+use crate::probe::profile::{Call, Histogram, Part, REST, Time};
 use crate::probe::syscalls::Tare;
 use crate::run::command::cpu_values;
 use crate::run::duty::SLICE;
@@ -18,19 +18,24 @@ pub const WHOLE: &str = "Syscalls";
 pub const EACH: &str = "Syscall";
 
 impl Observation {
-    /// The records of it: one sample for the whole, and one for each syscall, the most time first.
+    /// The records of it: one sample for the whole, and one for each syscall, the most time first;
+    /// then the same of each part, where calls were told apart.
     pub fn samples(&self, variant: &str) -> Vec<Sample> {
-        let mut calls: Vec<&Call> = self.profile.calls.iter().collect();
-        calls.sort_by_key(|call| {
-            let total_ns = call.time.as_ref().map_or(0, |time| time.total_ns);
-            std::cmp::Reverse((total_ns, call.all()))
-        });
         let whole = (Name::new(WHOLE), 1, self.whole());
-        let each = calls.into_iter().map(|call| {
-            let name = Name::new(EACH).with("name", call.number.name());
-            (name, call.all(), self.values(call))
-        });
-        let samples = [whole].into_iter().chain(each).zip(0..);
+        let each = |calls, part: Option<&Part>| -> Vec<(Name, u64, Vec<Value>)> {
+            let named = dearest(calls).into_iter().map(|call| {
+                let mut name = Name::new(EACH).with("name", call.number.name());
+                if let Some(part) = part {
+                    name = name.with(part.by.word(), &part.name);
+                }
+                (name, call.all(), self.values(call))
+            });
+            named.collect()
+        };
+        let all = each(&self.profile.calls, None).into_iter();
+        let parts = self.profile.parts.iter();
+        let of_parts = parts.flat_map(|part| each(&part.calls, Some(part)));
+        let samples = [whole].into_iter().chain(all).chain(of_parts).zip(0..);
         let samples = samples.map(|((benchmark, iterations, values), sequence)| Sample {
             benchmark,
             variant: variant.to_owned(),
@@ -82,7 +87,7 @@ impl Observation {
         }
         let all: u64 = calls.iter().map(Call::all).sum();
         values.push(exact("calls", all as f64));
-        let failed: Option<u64> = calls.iter().map(Call::failed).sum();
+        let failed: Option<u64> = calls.iter().map(|call| call.failed).sum();
         values.extend(failed.map(|failed| exact("errors", failed as f64)));
         let times: Option<Vec<&Time>> = calls.iter().map(|call| call.time.as_ref()).collect();
         if let Some(times) = times.filter(|times| !times.is_empty()) {
@@ -130,9 +135,8 @@ impl Observation {
         {
             values.push(exact("bytes/op", sum as f64 / call.returned as f64));
         }
+        values.extend(call.failed.map(|failed| exact("errors", failed as f64)));
         if let Some(errors) = &call.errors {
-            let failed: u64 = errors.values().sum();
-            values.push(exact("errors", failed as f64));
             values.extend(errors.iter().map(|(errno, count)| {
                 exact(&format!("errors:{}", errno_name(*errno)), *count as f64)
             }));
@@ -196,6 +200,17 @@ impl Observation {
         if missing.calls > 0 {
             doubts.push(Warning(format!("{} calls are missing", missing.calls)));
         }
+        if missing.parts > 0 || missing.rows > 0 {
+            let of = self.profile.parts.first().map_or("", |part| part.by.word());
+            let cure = match of {
+                "command" => "",
+                _ => "; --by command takes fewer",
+            };
+            doubts.push(Warning(format!(
+                "there was no room for all: calls of at least {} more of a {of} of their own stand under `{REST}`{cure}",
+                missing.parts
+            )));
+        }
         if missing.slow > 0 {
             doubts.push(Warning(format!(
                 "{} slow calls are not told one by one; a larger --slow tells all",
@@ -232,6 +247,16 @@ impl Observation {
         );
         doubts
     }
+}
+
+/// The calls that took the most time first, or else those of which there were most.
+fn dearest(calls: &[Call]) -> Vec<&Call> {
+    let mut calls: Vec<&Call> = calls.iter().collect();
+    calls.sort_by_key(|call| {
+        let total_ns = call.time.as_ref().map_or(0, |time| time.total_ns);
+        std::cmp::Reverse((total_ns, call.all()))
+    });
+    calls
 }
 
 /// Values that are the same of a sample and of the whole.
