@@ -24,6 +24,8 @@ struct control {
 	u64 first_ns;   /* when the first thread was followed */
 	u64 places;     /* places that were wanted */
 	u64 cells;      /* rows of places that were wanted */
+	u64 uncounted;  /* times that a counter could not be read */
+	u64 level;      /* of the namespace of whoever read the iterator */
 };
 
 /* A followed thread stands in the slot of its thread id, modulo their number. One cache line, for
@@ -116,6 +118,18 @@ enum {
 	FD_IO_URING = 17,
 };
 
+/* Events that are counted in calls, by counters of each CPU. */
+#define EVENTS 4
+
+/* The counts of a call that is under way; with struct thread, at the same place. */
+struct tally {
+	u64 since[EVENTS]; /* what the counters said when it came to this CPU */
+	u64 sum[EVENTS];   /* what it counted before it left another */
+};
+
+/* Frames of a slow call's user stack. */
+#define SLOW_FRAMES 32
+
 /* One slow call, as it is told. */
 struct slow {
 	u64 end_ns; /* when it returned */
@@ -125,4 +139,7 @@ struct slow {
 	u64 result;
 	u64 arguments[6];
 	char command[16];
+	u64 pid;    /* the process, in the namespace of whoever read the iterator */
+	u64 frames;
+	u64 stack[SLOW_FRAMES];
 };

@@ -10,6 +10,7 @@ const volatile bool off_cpu;     /* time off the CPU is told apart */
 const volatile u64 slow_ns;      /* calls that take as long are told one by one; 0: none is */
 const volatile bool is_filtered; /* only these syscalls are looked at, a bit each */
 const volatile u64 wanted[ROWS / 64];
+const volatile u32 events;       /* how many are counted in calls */
 const volatile u32 by;           /* what calls are counted apart by */
 const volatile u32 cells_a_cpu = ROWS; /* rows, those of places included */
 const volatile u64 takes_fd[ROWS / 64]; /* which are given a descriptor first, a bit each */
@@ -41,11 +42,37 @@ struct {
 	__type(value, struct thread);
 } threads SEC(".maps");
 
+/* A counter of each CPU, a table an event: loaders give such a table no more entries than CPUs. */
+struct counters {
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(max_entries, 1); /* the loader sets it, here and below */
+	__type(key, u32);
+	__type(value, u32);
+};
+struct counters counters_0 SEC(".maps"), counters_1 SEC(".maps"), counters_2 SEC(".maps"),
+	counters_3 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct tally);
+} tallies SEC(".maps");
+
+/* What was counted in the calls of each row. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64[EVENTS]);
+} counts SEC(".maps");
+
 /* Which row of its own a place has for a syscall, counted from 1; 0: none yet. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1); /* the loader sets it, here and below */
+	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, u64[ROWS]);
 } cells SEC(".maps");
@@ -98,11 +125,85 @@ static __always_inline u32 cell_of(u64 place, u32 row)
 	return *cell - 1;
 }
 
-static __always_inline struct row *row_here(struct thread *thread, u32 row)
+/* Where a thread's calls of a syscall count on this CPU. */
+static __always_inline u32 key_here(struct thread *thread, u32 row)
 {
 	u32 cpu = bpf_get_smp_processor_id();
-	u32 key = by ? cpu * cells_a_cpu + cell_of(thread->place, row) : cpu * ROWS + row;
+	return by ? cpu * cells_a_cpu + cell_of(thread->place, row) : cpu * ROWS + row;
+}
+
+static __always_inline struct row *row_here(struct thread *thread, u32 row)
+{
+	u32 key = key_here(thread, row);
 	return bpf_map_lookup_elem(&rows, &key);
+}
+
+struct bpf_perf_event_value {
+	u64 counter, enabled, running;
+};
+
+/* What a counter of this CPU says. */
+static __always_inline u64 counter_here(void *counters)
+{
+	struct bpf_perf_event_value value = {};
+	if (bpf_perf_event_read_value(counters, BPF_F_CURRENT_CPU, &value, sizeof(value))) {
+		struct control *control = the_control();
+		if (control)
+			__sync_fetch_and_add(&control->uncounted, 1);
+	}
+	return value.counter;
+}
+
+/* What all of them say. */
+static __always_inline void look_at_counters(u64 now[EVENTS])
+{
+	now[0] = counter_here(&counters_0);
+	now[1] = events > 1 ? counter_here(&counters_1) : 0;
+	now[2] = events > 2 ? counter_here(&counters_2) : 0;
+	now[3] = events > 3 ? counter_here(&counters_3) : 0;
+}
+
+static __always_inline u32 place_key(u64 regs);
+
+static __always_inline struct tally *tally_of(struct thread *thread)
+{
+	u32 key = place_key(thread->regs);
+	return bpf_map_lookup_elem(&tallies, &key);
+}
+
+/* A call begins, or comes back to a CPU. */
+static __always_inline void count_on(struct thread *thread, bool begins)
+{
+	struct tally *tally = tally_of(thread);
+	if (!tally)
+		return;
+	for (int i = 0; i < EVENTS && begins; i++)
+		tally->sum[i] = 0;
+	look_at_counters(tally->since);
+}
+
+/* A call leaves the CPU. */
+static __always_inline void count_off(struct thread *thread)
+{
+	struct tally *tally = tally_of(thread);
+	u64 now[EVENTS];
+	if (!tally)
+		return;
+	look_at_counters(now);
+	for (int i = 0; i < EVENTS; i++)
+		tally->sum[i] += now[i] - tally->since[i];
+}
+
+/* A call has ended, which counts in the row of this key. */
+static __always_inline void count_in(struct thread *thread, u32 key)
+{
+	count_off(thread);
+	struct tally *tally = tally_of(thread);
+	u64 *sums = bpf_map_lookup_elem(&counts, &key);
+	if (!tally || !sums)
+		return;
+	for (int i = 0; i < EVENTS; i++)
+		sums[i] += tally->sum[i];
 }
 
 /* A place of its own for whom a task's calls count. */
@@ -173,9 +274,14 @@ static __always_inline u32 bucket_of(u64 ns)
 }
 
 /* The place that a thread has if it is followed. Stacks are aligned to their size, 16 KiB at least. */
+static __always_inline u32 place_key(u64 regs)
+{
+	return (u32)regs >> 14 & (THREADS - 1);
+}
+
 static __always_inline struct thread *place_of(struct pt_regs *regs)
 {
-	u32 key = (u32)(u64)regs >> 14 & (THREADS - 1);
+	u32 key = place_key((u64)regs);
 	return bpf_map_lookup_elem(&threads, &key);
 }
 
@@ -307,6 +413,8 @@ int enter(u64 *ctx)
 	thread->row = number;
 	if (by == BY_FD_TYPE)
 		thread->place = fd_type(regs, number);
+	if (events)
+		count_on(thread, 1);
 	/* Last, so that our own work is not timed. */
 	thread->start_ns = bpf_ktime_get_ns();
 	return 0;
@@ -319,20 +427,22 @@ static __always_inline void lose(void)
 		__sync_fetch_and_add(&control->lost, 1);
 }
 
-static __always_inline void tell(struct pt_regs *regs, u64 end_ns, u64 took_ns, u32 row, s64 result)
+static __always_inline void tell(u64 *ctx, u64 end_ns, u64 took_ns, u32 row)
 {
+	struct pt_regs *regs = (void *)ctx[0];
+	struct control *control = the_control();
+	if (!control)
+		return;
 	struct slow *slow = bpf_ringbuf_reserve(&slow_calls, sizeof(*slow), 0);
 	if (!slow) {
-		struct control *control = the_control();
-		if (control)
-			__sync_fetch_and_add(&control->untold, 1);
+		__sync_fetch_and_add(&control->untold, 1);
 		return;
 	}
 	slow->end_ns = end_ns;
 	slow->took_ns = took_ns;
 	slow->row = row;
 	slow->tid = (u32)bpf_get_current_pid_tgid();
-	slow->result = result;
+	slow->result = ctx[1];
 	if (field_exists(regs->di)) {
 		slow->arguments[0] = regs->di;
 		slow->arguments[1] = regs->si;
@@ -349,6 +459,12 @@ static __always_inline void tell(struct pt_regs *regs, u64 end_ns, u64 took_ns, 
 		slow->arguments[5] = regs->regs[5];
 	}
 	bpf_get_current_comm(slow->command, sizeof(slow->command));
+	struct pid *pid = bpf_get_current_task_btf()->group_leader->thread_pid;
+	struct upid upid = {};
+	bpf_probe_read_kernel(&upid, sizeof(upid), &pid->numbers[control->level]);
+	slow->pid = upid.nr;
+	long bytes = bpf_get_stack(ctx, slow->stack, sizeof(slow->stack), BPF_F_USER_STACK);
+	slow->frames = bytes > 0 ? bytes / sizeof(u64) : 0;
 	bpf_ringbuf_submit(slow, 0);
 }
 
@@ -370,7 +486,10 @@ int finish(u64 *ctx)
 	u64 ns = now - thread->start_ns;
 	thread->start_ns = 0;
 	u32 number = thread->row & (ROWS - 1);
-	struct row *row = row_here(thread, number);
+	u32 key = key_here(thread, number);
+	if (events)
+		count_in(thread, key);
+	struct row *row = bpf_map_lookup_elem(&rows, &key);
 	if (!row)
 		return 0;
 	row->total_ns += ns;
@@ -385,7 +504,7 @@ int finish(u64 *ctx)
 	row->buckets[bucket & (BUCKETS - 1)]++;
 	s64 result = ctx[1];
 	if (slow_ns && ns >= slow_ns)
-		tell(regs, now, ns, number, result);
+		tell(ctx, now, ns, number);
 	if (result >= 0) {
 		row->bytes += result;
 	} else if (result > -ERRNOS) {
@@ -467,8 +586,13 @@ int on_switch(u64 *ctx)
 	if (!leaves && !comes)
 		return 0;
 	u64 now = bpf_ktime_get_ns();
-	if (leaves)
+	if (leaves) {
 		leaves->off_since_ns = now;
+		if (events)
+			count_off(leaves);
+	}
+	if (comes && events)
+		count_on(comes, 0);
 	if (comes && comes->off_since_ns) {
 		comes->off_ns += now - comes->off_since_ns;
 		comes->off_since_ns = 0;

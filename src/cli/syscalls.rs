@@ -11,6 +11,7 @@ use super::Usage;
 use super::hold::Stage;
 use super::options::{self, ChildOptions, OutputOptions};
 use super::recorder::Recorder;
+use crate::perf::catalog::Catalog;
 use crate::probe::profile::{By, Number};
 use crate::probe::syscalls::Options;
 use crate::probe::{Rung, classes};
@@ -67,6 +68,16 @@ pub(super) struct Arguments {
         hide_possible_values = true
     )]
     by: Option<Parts>,
+
+    /// Count these events in each call, as `perf list` spells them: at most 4, and with :u and :k
+    /// those of user mode and of the kernel apart. Each costs as much as a whole trace.
+    #[arg(
+        long,
+        value_name = "EVENTS",
+        allow_hyphen_values = true,
+        conflicts_with_all = ["count", "interval", "duty"]
+    )]
+    events: Option<String>,
 
     /// Give what came in every interval, too (a bare number is milliseconds).
     #[arg(short = 'I', long, value_name = "DURATION", value_parser = options::duration)]
@@ -177,11 +188,6 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         .into());
     }
     arguments.drawn()?;
-    if arguments.rung.is_some_and(|way| way != Way::Bpf)
-        && (arguments.interval.is_some() || arguments.duty.is_some() || arguments.by.is_some())
-    {
-        return Err(Usage::new("--by, --interval and --duty are for --rung bpf").into());
-    }
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let stage = Stage::unheld(&arguments.child, !runs_already, &interrupt)?;
     let seed = options::seed(arguments.seed);
@@ -192,6 +198,11 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             only: arguments.only()?,
             slow_ns: arguments.slow,
             by: arguments.by.map(By::from),
+            events: 0,
+        },
+        events: match &arguments.events {
+            Some(list) => Catalog::default().parse(list)?,
+            None => Vec::new(),
         },
         timeout: arguments.timeout,
         interval: arguments.interval,
@@ -199,6 +210,10 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         rung: arguments.rung.map(Rung::from),
         sys: "/sys".into(),
     };
+    if how.rung.is_some_and(|rung| rung != Rung::Programs) && how.needs_programs() {
+        let message = "--by, --events, --interval and --duty are for --rung bpf";
+        return Err(Usage::new(message).into());
+    }
     let mut subject = arguments.subject(&stage, how.tick())?;
     let mut recorder = Recorder::open(&arguments.output_options)?;
     recorder

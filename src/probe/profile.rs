@@ -83,6 +83,11 @@ pub struct Slow {
     pub arguments: [u64; 6],
     /// What it returned.
     pub result: i64,
+    /// By which process, as our own namespace numbers it.
+    pub pid: i32,
+    /// Who called it in user space, the innermost first; where code keeps no frame pointers, callers
+    /// are missing.
+    pub stack: Vec<u64>,
 }
 
 /// What a profile lacks.
@@ -92,6 +97,8 @@ pub struct Missing {
     pub threads: u64,
     /// Calls that were lost.
     pub calls: u64,
+    /// Times that a counter could not be read.
+    pub counts: u64,
     /// Threads, processes or names whose calls stand among the rest.
     pub parts: u64,
     /// Syscalls of others that do.
@@ -119,6 +126,8 @@ pub struct Call {
     pub errors: Option<BTreeMap<u16, u64>>,
     /// The sum of what was returned, errors left out, where that was seen.
     pub returned_sum: Option<u64>,
+    /// What was counted in those that have returned, of each event that was to be.
+    pub counts: Vec<u64>,
 }
 
 /// How long calls took.
@@ -283,6 +292,9 @@ impl Call {
             returned_sum: self
                 .returned_sum
                 .map(|sum| sum.saturating_sub(earlier.returned_sum.unwrap_or(0))),
+            counts: (self.counts.iter().zip(&earlier.counts))
+                .map(|(now, before)| now.wrapping_sub(*before))
+                .collect(),
         }
     }
 
@@ -297,6 +309,7 @@ impl Call {
             failed: None,
             errors: None,
             returned_sum: None,
+            counts: Vec::new(),
         }
     }
 

@@ -25,6 +25,10 @@ pub enum Control {
     Places,
     /// Rows of places that were wanted.
     Cells,
+    /// Times that a counter could not be read.
+    Uncounted,
+    /// How deep our namespace of process ids is.
+    Level,
 }
 
 /// What an iteration over all tasks does with those it finds.
@@ -43,7 +47,7 @@ pub enum Purpose {
 }
 
 /// Words of `struct control`.
-pub const CONTROL_WORDS: usize = 10;
+pub const CONTROL_WORDS: usize = 12;
 
 /// Slots of followed threads.
 pub const SLOTS: usize = 65536;
@@ -141,6 +145,9 @@ pub const ROW_WORDS: usize = FIRST_BUCKET + BUCKETS;
 /// Errors told apart: errno below this.
 pub const ERRNOS: usize = 544;
 
+/// Events that are counted in calls, at most.
+pub const EVENTS: usize = 4;
+
 /// The words of `struct slow`; its arguments are six, and behind them stands the command's name.
 #[derive(Clone, Copy, Debug)]
 pub enum Slow {
@@ -156,10 +163,19 @@ pub enum Slow {
     Result,
     /// The first of its arguments.
     Arguments,
+    /// By which process, as our own namespace names it.
+    Pid = 13,
+    /// How many frames there are of its user stack.
+    Frames,
+    /// The first of them.
+    Stack,
 }
 
 /// Bytes of `struct slow`.
-pub const SLOW_BYTES: usize = 104;
+pub const SLOW_BYTES: usize = (Slow::Stack as usize + SLOW_FRAMES) * 8;
+
+/// Frames of a user stack, at most.
+pub const SLOW_FRAMES: usize = 32;
 
 /// Where the command's name stands in it.
 pub const SLOW_COMMAND: usize = 88;
@@ -221,6 +237,8 @@ pub(super) mod tests {
                 ("first_ns", at(Control::FirstNs)),
                 ("places", at(Control::Places)),
                 ("cells", at(Control::Cells)),
+                ("uncounted", at(Control::Uncounted)),
+                ("level", at(Control::Level)),
             ],
             CONTROL_WORDS,
         );
@@ -274,6 +292,9 @@ pub(super) mod tests {
                 ("result", at(Slow::Result)),
                 ("arguments", at(Slow::Arguments)),
                 ("command", SLOW_COMMAND),
+                ("pid", at(Slow::Pid)),
+                ("frames", at(Slow::Frames)),
+                ("stack", at(Slow::Stack)),
             ],
             SLOW_BYTES / 8,
         );

@@ -1,6 +1,7 @@
 //! The profiler of syscalls by programs in the kernel: what followed threads call, how long it takes and what comes of it. Never starts what it follows, never writes text.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use aya::maps::{MapData, RingBuf};
@@ -11,9 +12,9 @@ use super::kernel::Types;
 use super::object::{Object, Parameters, embedded, possible_cpus};
 use super::profile::{By, Call, Histogram, Missing, Number, Part, Profile, REST, Slow, Time};
 use super::record::{
-    self, BUCKETS, CONTROL_WORDS, Control, ERRNOS, FD_TYPES, FIRST_BUCKET, FOREIGN, PLACE_WORDS,
-    PLACES, Purpose, ROW_WORDS, ROWS, Row, SLOW_BYTES, SLOW_COMMAND, THREAD_WORDS, THREADS, Thread,
-    load, store,
+    self, BUCKETS, CONTROL_WORDS, Control, ERRNOS, EVENTS, FD_TYPES, FIRST_BUCKET, FOREIGN,
+    PLACE_WORDS, PLACES, Purpose, ROW_WORDS, ROWS, Row, SLOW_COMMAND, SLOW_FRAMES, THREAD_WORDS,
+    THREADS, Thread, load, store,
 };
 use crate::sys::clock::{monotonic_ns, thread_cpu_ns};
 use crate::sys::shared::SharedWords;
@@ -31,6 +32,9 @@ pub struct Options {
     pub slow_ns: Option<u64>,
     /// What calls are counted apart by, too.
     pub by: Option<By>,
+    /// How many events are counted in calls, [`EVENTS`] at most; by what is said by
+    /// [`Profiler::count_on`].
+    pub events: usize,
 }
 
 /// A loaded profiler.
@@ -44,6 +48,7 @@ pub struct Profiler {
     /// Rows a CPU.
     room: usize,
     errors: SharedWords,
+    counts: SharedWords,
     cells: SharedWords,
     places: SharedWords,
     slow_calls: RingBuf<MapData>,
@@ -61,6 +66,8 @@ pub struct Tare {
     pub traced_ns: f64,
     /// What the trace itself says that it took: between its two timestamps.
     pub recorded_ns: Option<f64>,
+    /// What it counted meanwhile, of each event.
+    pub counts: [f64; EVENTS],
 }
 
 impl Tare {
@@ -83,12 +90,18 @@ impl Profiler {
                 PLACES,
             ),
         };
+        let (tallies, counted, counters) = match options.events {
+            0 => (1, 1, 1),
+            _ => (THREADS, cpus * room, cpus),
+        };
         let mut constants = options.constants();
         constants.push(("cells_a_cpu", (room as u32).to_ne_bytes().to_vec()));
-        let parameters = Parameters {
+        let mut parameters = Parameters {
             constants,
             entries: vec![
                 ("rows", (cpus * room) as u32),
+                ("tallies", tallies as u32),
+                ("counts", counted as u32),
                 ("cells", places as u32),
                 ("places", places as u32),
                 ("known", places as u32),
@@ -98,6 +111,8 @@ impl Profiler {
                 ),
             ],
         };
+        let of_event = COUNTERS.map(|name| (name, counters as u32));
+        parameters.entries.extend(of_event);
         let mut object = Object::load(bytes, types, &parameters)?;
         for (program, tracepoint) in options.followers().iter().chain(options.watchers()) {
             object.prepare(program, tracepoint)?;
@@ -108,6 +123,7 @@ impl Profiler {
             threads: object.words("threads", THREADS * THREAD_WORDS)?,
             rows: object.words("rows", cpus * room * ROW_WORDS)?,
             room,
+            counts: object.words("counts", counted * EVENTS)?,
             cells: object.words("cells", places * ROWS)?,
             places: object.words("places", places * PLACE_WORDS)?,
             errors: object.words("errors", ROWS * ERRNOS)?,
@@ -116,6 +132,19 @@ impl Profiler {
             object,
             options,
         })
+    }
+
+    /// Has the counters of one CPU, which others may read there, count in calls; in the order of the
+    /// events. Without those of a CPU nothing is counted there.
+    pub fn count_on<'f>(
+        &mut self,
+        cpu: u32,
+        counters: impl Iterator<Item = BorrowedFd<'f>>,
+    ) -> Result<(), Error> {
+        for (map, counter) in COUNTERS.into_iter().zip(counters) {
+            self.object.hold(map, cpu, counter)?;
+        }
+        Ok(())
     }
 
     /// Attaches the programs: from now on every call on the machine costs a little more.
@@ -183,6 +212,12 @@ impl Profiler {
             Number::Native(row) => self.call(row as usize, &self.all_cells(row as usize), &none),
             Number::Foreign => None,
         });
+        let mut counts = [0.0; EVENTS];
+        if let Some(call) = &recorded {
+            for (mean, count) in counts.iter_mut().zip(&call.counts) {
+                *mean = *count as f64 / call.returned.max(1) as f64;
+            }
+        }
         let recorded_ns = recorded.and_then(|call| call.time?.histogram.quantile_ns(0.5));
         self.clear();
         Ok(Tare {
@@ -190,13 +225,15 @@ impl Profiler {
             bystander_ns,
             traced_ns,
             recorded_ns,
+            counts,
         })
     }
 
     /// Forgets all calls so far.
     pub fn clear(&mut self) {
         while self.slow_calls.next().is_some() {}
-        for word in self.rows.iter().chain(self.errors.iter()) {
+        let tables = [&self.rows, &self.errors, &self.counts];
+        for word in tables.into_iter().flat_map(|table| table.iter()) {
             // Writing has the memory of rows that nobody uses made.
             if word.load(std::sync::atomic::Ordering::Relaxed) != 0 {
                 word.store(0, std::sync::atomic::Ordering::Relaxed);
@@ -208,6 +245,7 @@ impl Profiler {
             Control::Lost,
             Control::Untold,
             Control::FirstNs,
+            Control::Uncounted,
         ] {
             store(&self.control, field as usize, 0);
         }
@@ -244,6 +282,7 @@ impl Profiler {
             missing: Missing {
                 threads: told(Control::Collisions),
                 calls: told(Control::Lost),
+                counts: told(Control::Uncounted),
                 slow: told(Control::Untold),
                 parts: beyond(told(Control::Places), PLACES - 1),
                 rows: beyond(told(Control::Cells), self.room - ROWS),
@@ -338,10 +377,11 @@ impl Profiler {
         cells: &[usize],
         under_way: &BTreeMap<usize, Vec<u64>>,
     ) -> Option<Call> {
-        let each = || {
+        let keys = || {
             let all = (0..self.cpus).flat_map(|cpu| cells.iter().map(move |cell| (cpu, cell)));
-            all.map(|(cpu, cell)| (cpu * self.room + cell) * ROW_WORDS)
+            all.map(|(cpu, cell)| cpu * self.room + cell)
         };
+        let each = || keys().map(|key| key * ROW_WORDS);
         let field = |field: Row| each().map(move |at| load(&self.rows, at + field as usize));
         let mut histogram = Histogram::default();
         for at in each() {
@@ -373,6 +413,9 @@ impl Profiler {
                 false => field(Row::Failed).sum(),
             });
             call.returned_sum = number.moves_bytes().then(|| field(Row::Bytes).sum());
+            let counted = |event| keys().map(move |key| load(&self.counts, key * EVENTS + event));
+            let counts = (0..self.options.events).map(|event| counted(event).sum());
+            call.counts = counts.collect();
         }
         (call.all() > 0).then_some(call)
     }
@@ -448,6 +491,7 @@ impl Options {
             ("slow_ns", self.slow_ns.unwrap_or(0).to_ne_bytes().to_vec()),
             ("is_filtered", flag(self.only.is_some())),
             ("wanted", wanted),
+            ("events", (self.events as u32).to_ne_bytes().to_vec()),
             ("by", by.to_ne_bytes().to_vec()),
             ("takes_fd", bits(classes::given_descriptors())),
         ]
@@ -469,11 +513,14 @@ fn bits(numbers: impl Iterator<Item = Number>) -> Vec<u8> {
     bits.into_iter().flat_map(u64::to_ne_bytes).collect()
 }
 
+/// The tables of counters, one an event.
+const COUNTERS: [&str; EVENTS] = ["counters_0", "counters_1", "counters_2", "counters_3"];
+
 /// What rows of places may take in all.
 const PLACED_BYTES: usize = 32 << 20;
 
 /// Some ten thousand slow calls.
-const SLOW_RING_BYTES: u32 = 1 << 20;
+const SLOW_RING_BYTES: u32 = 1 << 22;
 
 /// What a record of the ring tells; `None` when it is too short.
 fn slow_call(record: &[u8]) -> Option<Slow> {
@@ -486,8 +533,10 @@ fn slow_call(record: &[u8]) -> Option<Slow> {
     for (n, argument) in arguments.iter_mut().enumerate() {
         *argument = word(record::Slow::Arguments as usize + n)?;
     }
-    let command = record.get(SLOW_COMMAND..SLOW_BYTES)?;
+    let command = record.get(SLOW_COMMAND..record::Slow::Pid as usize * 8)?;
     let command = command.split(|byte| *byte == 0).next()?;
+    let frames = field(record::Slow::Frames)? as usize;
+    let stack = (0..frames.min(SLOW_FRAMES)).map(|n| word(record::Slow::Stack as usize + n));
     Some(Slow {
         number: number_of(field(record::Slow::Row)? as usize),
         took_ns: field(record::Slow::TookNs)?,
@@ -496,6 +545,8 @@ fn slow_call(record: &[u8]) -> Option<Slow> {
         command: String::from_utf8_lossy(command).into_owned(),
         arguments,
         result: field(record::Slow::Result)? as i64,
+        pid: field(record::Slow::Pid)? as i32,
+        stack: stack.collect::<Option<_>>()?,
     })
 }
 

@@ -12,14 +12,14 @@ use crate::sample::{Figure, Name, Sample};
 use crate::unit::{Dimension, Scale, Unit, human};
 
 /// A column: its unit, its heading, and how early it goes where there is no room, 0 being never.
-struct Column {
-    unit: &'static str,
-    heading: &'static str,
+struct Column<'a> {
+    unit: &'a str,
+    heading: &'a str,
     spare: u8,
 }
 
 /// The columns beside the share and the name.
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column<'_>; 11] = [
     column("total-sec", "total", 0),
     column("calls", "calls", 0),
     column("errors", "errors", 0),
@@ -33,7 +33,7 @@ const COLUMNS: [Column; 11] = [
     column("bytes/op", "bytes/op", 8),
 ];
 
-const fn column(unit: &'static str, heading: &'static str, spare: u8) -> Column {
+const fn column<'a>(unit: &'a str, heading: &'a str, spare: u8) -> Column<'a> {
     Column {
         unit,
         heading,
@@ -302,11 +302,12 @@ fn summary(whole: &Sample, kinds: usize) -> String {
 
 fn table(calls: &[(&str, &Sample)], wall: Option<f64>, style: Style) -> String {
     let mut rows: Vec<(usize, Vec<String>)> = Vec::new();
-    let used = |column: &&Column| {
+    let used = |column: &Column<'_>| {
         let mut calls = calls.iter();
         calls.any(|(_, sample)| sample.figure(column.unit).is_some())
     };
-    let columns: Vec<&Column> = COLUMNS.iter().filter(used).collect();
+    let columns = COLUMNS.into_iter().filter(used);
+    let columns: Vec<Column<'_>> = columns.chain(counted(calls)).collect();
     let is_timed = columns.iter().any(|column| column.unit == "total-sec");
     let mut heading: Vec<String> = columns.iter().map(|c| c.heading.to_owned()).collect();
     if is_timed {
@@ -367,6 +368,25 @@ fn table(calls: &[(&str, &Sample)], wall: Option<f64>, style: Style) -> String {
     text
 }
 
+/// The columns of what was counted in calls.
+fn counted<'a>(calls: &[(&str, &'a Sample)]) -> Vec<Column<'a>> {
+    let first = calls.iter().map(|(_, sample)| &sample.values);
+    let values = first.max_by_key(|values| values.len());
+    let units: Vec<&str> = values
+        .into_iter()
+        .flatten()
+        .map(|value| value.unit.as_str())
+        .collect();
+    let is_counted = |name: &str| units.contains(&format!("total-{name}").as_str());
+    let columns = units
+        .iter()
+        .filter_map(|&unit| match unit.strip_suffix("/op") {
+            Some(name) if is_counted(name) && name != "sec" => Some(column(unit, unit, 0)),
+            _ => unit.starts_with("IPC").then(|| column(unit, unit, 0)),
+        });
+    columns.collect()
+}
+
 fn cell(unit: &str, sample: &Sample) -> String {
     let Some(figure) = sample.figure(unit) else {
         return String::new();
@@ -377,11 +397,11 @@ fn cell(unit: &str, sample: &Sample) -> String {
         ("calls" | "errors", Some(count)) => format!("{count:.0}"),
         ("off-CPU-sec", Some(0.0)) => String::new(),
         (unit, Some(number)) => {
-            let dimension = match unit {
-                "bytes/op" => Dimension::Bytes,
-                _ => Dimension::Seconds,
-            };
-            Scale::for_figure(dimension, number).write(number)
+            let text = human(&Unit::named(unit), number);
+            match sample.figure(unit) {
+                Some(Figure::Scaled { .. }) => format!("~{text}"),
+                _ => text,
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The syscalls of a command, of running processes or of the whole machine, profiled for a while, as records. Never prints, and knows no way to see a syscall itself: that is the probe's.
 
+mod counts;
 mod samples;
 
 use std::io;
@@ -17,6 +18,7 @@ use super::interrupt::Interrupt;
 use super::ptraced::Ptraced;
 use super::traced::{Ended, Traced};
 use super::wait::{Wait, Woken};
+use crate::perf::event::Group;
 use crate::probe::kernel::Facts;
 use crate::probe::profile::Profile;
 use crate::probe::record::Purpose;
@@ -24,6 +26,8 @@ use crate::probe::syscalls::{Options, Profiler, Tare, null_call_ns};
 use crate::probe::{self, Rung};
 use crate::sample::{Cause, Warning};
 use crate::sys::child::{Usage, open_pidfd};
+use counts::Counts;
+pub use counts::InCalls;
 pub use samples::{EACH, WHOLE, errno_name};
 
 /// Whose syscalls.
@@ -41,6 +45,8 @@ pub enum Subject {
 pub struct How {
     /// What is looked at.
     pub options: Options,
+    /// Events that are counted in the calls.
+    pub events: Vec<Group>,
     /// For how long, of what runs already.
     pub timeout: Option<Duration>,
     /// What came is given once in this long, too.
@@ -57,6 +63,11 @@ impl How {
     /// How often something is to be done while it runs.
     pub fn tick(&self) -> Option<Duration> {
         self.duty.map(|_| SLICE).or(self.interval)
+    }
+
+    /// Whether programs in the kernel alone can do it.
+    pub fn needs_programs(&self) -> bool {
+        self.tick().is_some() || self.options.by.is_some() || !self.events.is_empty()
     }
 }
 
@@ -75,6 +86,8 @@ pub struct Observation {
     pub wall: Duration,
     /// Whether slow calls were to be told.
     pub wants_slow: bool,
+    /// What is counted in calls, where something is.
+    pub counted: Option<InCalls>,
     /// Of what the profile is a sample, when it is not the whole.
     pub sampling: Option<Sampling>,
     /// What a command used, and how that was told apart.
@@ -100,8 +113,8 @@ pub fn observe(
 ) -> Result<Observation, Error> {
     let rungs = match (how.rung, &subject) {
         (Some(rung), _) => vec![rung],
-        // What runs already, parts, slices and intervals are for programs in the kernel alone.
-        (None, _) if how.tick().is_some() || how.options.by.is_some() => vec![Rung::Programs],
+        // What runs already, parts, counts, slices and intervals are for programs in the kernel alone.
+        (None, _) if how.needs_programs() => vec![Rung::Programs],
         (None, Subject::Command(_)) => vec![Rung::Programs, Rung::Counters, Rung::Ptrace],
         (None, _) => vec![Rung::Programs],
     };
@@ -143,7 +156,18 @@ fn by_programs(
         return Err(Error::Trace(obstacle));
     }
     let untraced_ns = null_call_ns();
-    let mut profiler = Profiler::load(sys, how.options.clone()).map_err(refused)?;
+    let mut counts = match how.events.is_empty() {
+        true => None,
+        false => Some(Counts::open(&how.events).map_err(Error::Count)?),
+    };
+    let options = Options {
+        events: counts.as_ref().map_or(0, Counts::events),
+        ..how.options.clone()
+    };
+    let mut profiler = Profiler::load(sys, options).map_err(refused)?;
+    if let Some(counts) = &counts {
+        counts.give(&mut profiler).map_err(refused)?;
+    }
     let begin = |profiler: &mut Profiler| {
         profiler.attach()?;
         profiler.tare(untraced_ns).map(Some)
@@ -155,6 +179,9 @@ fn by_programs(
             tare = begin(&mut profiler).map_err(refused)?;
             let pid = child.pid().as_raw();
             profiler.follow(pid, Purpose::AtExec).map_err(refused)?;
+            if let Some(counts) = &mut counts {
+                counts.follow(pid)?;
+            }
             let mut slices =
                 Slices::begin(how, &mut profiler, tare, Some(pid), partly).map_err(refused)?;
             let mut tick = || slices.end(&mut profiler, how);
@@ -190,6 +217,7 @@ fn by_programs(
     observation.sampling = duty.map(|duty| duty.finish(&mut profiler));
     profiler.detach();
     observation.profile = profiler.read();
+    observation.counted = counts.map(|counts| counts.read()).transpose()?;
     observation.tare = tare;
     Ok(observation)
 }
@@ -340,6 +368,7 @@ impl Observation {
             profile: Profile::default(),
             tare: None,
             wants_slow: false,
+            counted: None,
             sampling: None,
             wall: ended.wall,
             usage: Some((ended.usage, tick_sec)),
@@ -357,6 +386,7 @@ impl Observation {
             profile: Profile::default(),
             tare: None,
             wants_slow: false,
+            counted: None,
             sampling: None,
             wall,
             usage: None,

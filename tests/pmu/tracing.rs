@@ -78,3 +78,20 @@ fn counting_alone_costs_less() {
     assert_eq!(number(write, "calls"), 1000.0);
     assert!(write.figure("sec/op").is_none(), "{write:?}");
 }
+
+#[test]
+fn calls_are_told_apart() {
+    if bed::guest("--by in the virtual machine").is_none() {
+        return;
+    }
+    for (by, part) in [
+        ("command", "dd"),
+        ("process", "dd"),
+        ("thread", "dd"),
+        ("fd-type", "character-device"),
+    ] {
+        let run = bed::poise(&["syscalls", "--by", by, "--", "sh", "-c", WORK]);
+        let write = call(&run, &format!("write/{by}={part}"));
+        assert_eq!(number(write, "calls"), 1000.0, "{by}\n{}", run.table);
+    }
+}

@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use super::Observation;
 use crate::probe::Rung;
 use crate::probe::profile::{Call, Histogram, Part, REST, Time};
+use crate::probe::record::EVENTS;
 use crate::probe::syscalls::Tare;
 use crate::run::command::cpu_values;
 use crate::run::duty::SLICE;
@@ -99,6 +100,16 @@ impl Observation {
         if let Some(threads) = self.profile.threads {
             values.push(exact("threads", threads as f64));
         }
+        if let Some(counted) = &self.counted {
+            values.extend(counted.whole.iter().cloned());
+            let sum = |event: usize| calls.iter().filter_map(|call| call.counts.get(event)).sum();
+            let sums: Vec<u64> = (0..EVENTS).map(sum).collect();
+            values.extend(counted.values(&sums, None));
+            if let Some(tare) = &self.tare {
+                let null = counted.null(&tare.counts).into_iter();
+                values.extend(null.map(|(unit, count)| exact(&unit, count)));
+            }
+        }
         if let Some(tare) = &self.tare {
             values.extend(tare_values(tare, all));
         }
@@ -129,6 +140,11 @@ impl Observation {
             && call.returned > 0
         {
             values.extend(self.times(call.returned, time));
+        }
+        if let Some(counted) = &self.counted
+            && call.returned > 0
+        {
+            values.extend(counted.values(&call.counts, Some(call.returned)));
         }
         if let Some(sum) = call.returned_sum
             && call.returned > 0
@@ -200,6 +216,14 @@ impl Observation {
         if missing.calls > 0 {
             doubts.push(Warning(format!("{} calls are missing", missing.calls)));
         }
+        if missing.counts > 0 {
+            doubts.push(Warning(format!(
+                "{} times a counter could not be read; what is counted in calls is too little",
+                missing.counts
+            )));
+        }
+        let absent = self.counted.iter().flat_map(|counted| &counted.absent);
+        doubts.extend(absent.map(|(unit, cause)| Warning(format!("no {unit}: {cause}"))));
         if missing.parts > 0 || missing.rows > 0 {
             let of = self.profile.parts.first().map_or("", |part| part.by.word());
             let cure = match of {
