@@ -121,10 +121,13 @@ enum {
 /* Events that are counted in calls, by counters of each CPU. */
 #define EVENTS 4
 
-/* The counts of a call that is under way; with struct thread, at the same place. */
+/* The counts of a thread, and of its call that is under way; with struct thread, at the same place. */
 struct tally {
 	u64 since[EVENTS]; /* what the counters said when it came to this CPU */
 	u64 sum[EVENTS];   /* what it counted before it left another */
+	u64 ran[EVENTS];   /* what the counters said when the thread came to this CPU, … */
+	u64 is_on;         /* … if that was seen */
+	u64 spare[3];
 };
 
 /* Frames of a slow call's user stack. */

@@ -68,6 +68,15 @@ struct {
 	__type(value, u64[EVENTS]);
 } counts SEC(".maps");
 
+/* What followed threads counted on each CPU, in calls and between them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64[EVENTS]);
+} whole SEC(".maps");
+
 /* Which row of its own a place has for a syscall, counted from 1; 0: none yet. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -192,6 +201,31 @@ static __always_inline void count_off(struct thread *thread)
 	look_at_counters(now);
 	for (int i = 0; i < EVENTS; i++)
 		tally->sum[i] += now[i] - tally->since[i];
+}
+
+/* A thread comes to this CPU. */
+static __always_inline void run_on(struct thread *thread)
+{
+	struct tally *tally = tally_of(thread);
+	if (!tally)
+		return;
+	look_at_counters(tally->ran);
+	tally->is_on = 1;
+}
+
+/* It leaves it. */
+static __always_inline void run_off(struct thread *thread)
+{
+	struct tally *tally = tally_of(thread);
+	u32 cpu = bpf_get_smp_processor_id();
+	u64 *sums = bpf_map_lookup_elem(&whole, &cpu);
+	u64 now[EVENTS];
+	if (!tally || !sums || !tally->is_on)
+		return;
+	tally->is_on = 0;
+	look_at_counters(now);
+	for (int i = 0; i < EVENTS; i++)
+		sums[i] += now[i] - tally->ran[i];
 }
 
 /* A call has ended, which counts in the row of this key. */
@@ -461,7 +495,8 @@ static __always_inline void tell(u64 *ctx, u64 end_ns, u64 took_ns, u32 row)
 	bpf_get_current_comm(slow->command, sizeof(slow->command));
 	struct pid *pid = bpf_get_current_task_btf()->group_leader->thread_pid;
 	struct upid upid = {};
-	bpf_probe_read_kernel(&upid, sizeof(upid), &pid->numbers[control->level]);
+	u32 level = control->level;
+	bpf_probe_read_kernel(&upid, sizeof(upid), &pid->numbers[level]);
 	slow->pid = upid.nr;
 	long bytes = bpf_get_stack(ctx, slow->stack, sizeof(slow->stack), BPF_F_USER_STACK);
 	slow->frames = bytes > 0 ? bytes / sizeof(u64) : 0;
@@ -537,6 +572,13 @@ static __always_inline void join(struct control *control, struct task_struct *ta
 	thread->off_ns = 0;
 	thread->off_since_ns = 0;
 	thread->place = placed(task);
+	if (events) {
+		struct tally *tally = tally_of(thread);
+		if (tally)
+			tally->is_on = 0;
+		if (task->pid == (u32)bpf_get_current_pid_tgid())
+			run_on(thread);
+	}
 }
 
 static __always_inline struct thread *thread_of(struct task_struct *task)
@@ -554,6 +596,8 @@ static __always_inline void leave(struct task_struct *task)
 	struct row *row = row_here(thread, thread->row & (ROWS - 1));
 	if (thread->start_ns && row)
 		row->unfinished++;
+	if (events)
+		run_off(thread);
 	thread->start_ns = 0;
 	thread->regs = 0;
 }
@@ -581,8 +625,17 @@ static __always_inline struct thread *in_call(struct task_struct *task)
 SEC("tp_btf/sched_switch")
 int on_switch(u64 *ctx)
 {
-	struct thread *leaves = in_call((void *)ctx[1]);
-	struct thread *comes = in_call((void *)ctx[2]);
+	struct task_struct *previous = (void *)ctx[1], *next = (void *)ctx[2];
+	if (events && !everyone) {
+		struct thread *off = followed(previous->pid) ? thread_of(previous) : NULL;
+		struct thread *on = followed(next->pid) ? thread_of(next) : NULL;
+		if (off)
+			run_off(off);
+		if (on)
+			run_on(on);
+	}
+	struct thread *leaves = in_call(previous);
+	struct thread *comes = in_call(next);
 	if (!leaves && !comes)
 		return 0;
 	u64 now = bpf_ktime_get_ns();

@@ -105,8 +105,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAMES", conflicts_with = "count")]
     hist: Option<String>,
 
-    /// Tell the slowest single calls, of those that take this long or longer (a bare number is
-    /// nanoseconds).
+    /// Tell the slowest single calls and who made them, of those that take this long or longer (a
+    /// bare number is nanoseconds).
     #[arg(long, value_name = "DURATION", value_parser = nanoseconds, conflicts_with = "count")]
     slow: Option<u64>,
 
@@ -358,7 +358,7 @@ impl Arguments {
             report.push_str(&syscalls::errors(samples));
         }
         if self.slow.is_some() && observation.rung == Rung::Programs {
-            report.push_str(&syscalls::slowest(&observation.profile));
+            report.push_str(&syscalls::slowest(&observation.slowest));
         }
         for number in self.drawn()? {
             let mut calls = observation.profile.calls.iter();

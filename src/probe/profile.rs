@@ -15,8 +15,8 @@ pub struct Profile {
     pub parts: Vec<Part>,
     /// Threads that were followed; `None` where all are.
     pub threads: Option<u64>,
-    /// Calls that were slow, the slowest first, where they were wanted.
-    pub slow: Vec<Slow>,
+    /// What these threads counted of each event that was to be, in calls and between them.
+    pub counts: Option<Vec<u64>>,
     /// What is missing.
     pub missing: Missing,
 }

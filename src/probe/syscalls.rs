@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use aya::maps::{MapData, RingBuf};
 
@@ -49,10 +50,10 @@ pub struct Profiler {
     room: usize,
     errors: SharedWords,
     counts: SharedWords,
+    whole: SharedWords,
     cells: SharedWords,
     places: SharedWords,
     slow_calls: RingBuf<MapData>,
-    slow: Vec<Slow>,
 }
 
 /// What tracing costs, measured on calls that do nothing. All in ns of CPU time a call.
@@ -111,8 +112,9 @@ impl Profiler {
                 ),
             ],
         };
-        let of_event = COUNTERS.map(|name| (name, counters as u32));
-        parameters.entries.extend(of_event);
+        let of_cpus = COUNTERS.into_iter().chain(["whole"]);
+        let of_cpus = of_cpus.map(|name| (name, counters as u32));
+        parameters.entries.extend(of_cpus);
         let mut object = Object::load(bytes, types, &parameters)?;
         for (program, tracepoint) in options.followers().iter().chain(options.watchers()) {
             object.prepare(program, tracepoint)?;
@@ -124,11 +126,11 @@ impl Profiler {
             rows: object.words("rows", cpus * room * ROW_WORDS)?,
             room,
             counts: object.words("counts", counted * EVENTS)?,
+            whole: object.words("whole", counters * EVENTS)?,
             cells: object.words("cells", places * ROWS)?,
             places: object.words("places", places * PLACE_WORDS)?,
             errors: object.words("errors", ROWS * ERRNOS)?,
             slow_calls: object.ring("slow_calls")?,
-            slow: Vec::new(),
             object,
             options,
         })
@@ -231,12 +233,12 @@ impl Profiler {
 
     /// Forgets all calls so far.
     pub fn clear(&mut self) {
-        while self.slow_calls.next().is_some() {}
-        let tables = [&self.rows, &self.errors, &self.counts];
+        self.take_slow();
+        let tables = [&self.rows, &self.errors, &self.counts, &self.whole];
         for word in tables.into_iter().flat_map(|table| table.iter()) {
             // Writing has the memory of rows that nobody uses made.
-            if word.load(std::sync::atomic::Ordering::Relaxed) != 0 {
-                word.store(0, std::sync::atomic::Ordering::Relaxed);
+            if word.load(Ordering::Relaxed) != 0 {
+                word.store(0, Ordering::Relaxed);
             }
         }
         for field in [
@@ -251,13 +253,17 @@ impl Profiler {
         }
     }
 
+    /// The slow calls that were told since this was last asked, where they are wanted.
+    pub fn take_slow(&mut self) -> Vec<Slow> {
+        let mut slow = Vec::new();
+        while let Some(record) = self.slow_calls.next() {
+            slow.extend(slow_call(&record));
+        }
+        slow
+    }
+
     /// All that was seen so far.
     pub fn read(&mut self) -> Profile {
-        while let Some(record) = self.slow_calls.next() {
-            self.slow.extend(slow_call(&record));
-        }
-        self.slow
-            .sort_by_key(|call| std::cmp::Reverse(call.took_ns));
         let under_way = self.under_way();
         let calls = self.wanted().filter_map(|row| {
             let call = self.call(row, &self.all_cells(row), &under_way)?;
@@ -278,7 +284,7 @@ impl Profiler {
             calls: calls.collect(),
             parts: self.parts(&under_way),
             threads: (!self.options.everyone).then(|| told(Control::Followed)),
-            slow: self.slow.clone(),
+            counts: (!self.options.everyone).then(|| self.whole()),
             missing: Missing {
                 threads: told(Control::Collisions),
                 calls: told(Control::Lost),
@@ -288,6 +294,16 @@ impl Profiler {
                 rows: beyond(told(Control::Cells), self.room - ROWS),
             },
         }
+    }
+
+    /// What followed threads counted, in calls and between them.
+    fn whole(&self) -> Vec<u64> {
+        let counted = |event| self.whole.iter().skip(event).step_by(EVENTS);
+        let sum = |event| {
+            let words = counted(event);
+            words.map(|word| word.load(Ordering::Relaxed)).sum()
+        };
+        (0..self.options.events).map(sum).collect()
     }
 
     /// The rows of the syscalls that are looked at.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::latency;
 use super::text::Style;
-use crate::probe::profile::{By, Histogram, Part, Profile};
-use crate::run::syscalls::{EACH, WHOLE, errno_name};
+use crate::probe::profile::{By, Histogram, Part};
+use crate::run::syscalls::{EACH, Slowest, WHOLE, errno_name};
 use crate::sample::{Figure, Name, Sample};
 use crate::unit::{Dimension, Scale, Unit, human};
 
@@ -124,11 +124,10 @@ pub fn errors(samples: &[Sample]) -> String {
     }
 }
 
-/// The slowest single calls, with what they were given and what they returned.
-pub fn slowest(profile: &Profile) -> String {
-    const MOST: usize = 20;
+/// The slowest single calls, with what they were given and what they returned, and who called them.
+pub fn slowest(slowest: &Slowest) -> String {
     let mut text = String::new();
-    for call in profile.slow.iter().take(MOST) {
+    for (call, callers) in &slowest.calls {
         let took_sec = call.took_ns as f64 / 1e9;
         let took = Scale::for_figure(Dimension::Seconds, took_sec).write(took_sec);
         let arguments: Vec<String> = call.arguments.iter().map(|word| short(*word)).collect();
@@ -144,15 +143,18 @@ pub fn slowest(profile: &Profile) -> String {
             call.command,
             call.tid
         );
-    }
-    match profile.slow.len() {
-        0 => "  no call was that slow\n".to_owned(),
-        all if all > MOST => {
-            let _ = writeln!(text, "  and {} more that were as slow", all - MOST);
-            text
+        for caller in callers {
+            let _ = writeln!(text, "             ← {caller}");
         }
-        _ => text,
     }
+    match slowest.all.saturating_sub(slowest.calls.len()) {
+        _ if slowest.all == 0 => return "  no call was that slow\n".to_owned(),
+        0 => {}
+        more => {
+            let _ = writeln!(text, "  and {more} more that were as slow");
+        }
+    }
+    text + "  callers are found by frame pointers: a function that keeps none hides its caller\n"
 }
 
 /// A register: small numbers as such, negative ones too, and addresses.
@@ -392,7 +394,7 @@ fn cell(unit: &str, sample: &Sample) -> String {
         return String::new();
     };
     match (unit, figure.number()) {
-        (_, None) => "—".to_owned(),
+        (_, None) => "-".to_owned(),
         ("errors", Some(0.0)) => String::new(),
         ("calls" | "errors", Some(count)) => format!("{count:.0}"),
         ("off-CPU-sec", Some(0.0)) => String::new(),

@@ -1,5 +1,6 @@
 //! The syscalls of a command, of running processes or of the whole machine, profiled for a while, as records. Never prints, and knows no way to see a syscall itself: that is the probe's.
 
+mod callers;
 mod counts;
 mod samples;
 
@@ -8,13 +9,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use caps::Capability;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use procfs::process::Process;
 
 use super::Error;
 use super::counted::Counted;
 use super::duty::{Clock, Duty, SLICE, Sampling};
 use super::interrupt::Interrupt;
+use super::memory::Whose;
 use super::ptraced::Ptraced;
 use super::traced::{Ended, Traced};
 use super::wait::{Wait, Woken};
@@ -26,6 +30,9 @@ use crate::probe::syscalls::{Options, Profiler, Tare, null_call_ns};
 use crate::probe::{self, Rung};
 use crate::sample::{Cause, Warning};
 use crate::sys::child::{Usage, open_pidfd};
+use crate::sys::privilege;
+use callers::Callers;
+pub use callers::Slowest;
 use counts::Counts;
 pub use counts::InCalls;
 pub use samples::{EACH, WHOLE, errno_name};
@@ -59,15 +66,36 @@ pub struct How {
     pub sys: PathBuf,
 }
 
+/// How often it is looked for slow calls.
+const LOOK: Duration = Duration::from_millis(10);
+
 impl How {
     /// How often something is to be done while it runs.
     pub fn tick(&self) -> Option<Duration> {
-        self.duty.map(|_| SLICE).or(self.interval)
+        let looks = self.options.slow_ns.map(|_| LOOK);
+        self.duty.map(|_| SLICE).or(self.interval).or(looks)
+    }
+
+    /// Who tells of slow calls, where they are wanted.
+    fn callers(
+        &self,
+        whose: Whose<'_>,
+        running: &[i32],
+        at_exec: bool,
+    ) -> Result<Option<Callers>, Error> {
+        let wanted = self.options.slow_ns.map(|_| ());
+        let follow = |()| {
+            privilege::lend(Capability::CAP_SYS_PTRACE, || {
+                Callers::follow(whose, running, at_exec)
+            })
+        };
+        wanted.map(follow).transpose()
     }
 
     /// Whether programs in the kernel alone can do it.
     pub fn needs_programs(&self) -> bool {
-        self.tick().is_some() || self.options.by.is_some() || !self.events.is_empty()
+        let in_parts = self.duty.is_some() || self.interval.is_some();
+        in_parts || self.options.by.is_some() || !self.events.is_empty()
     }
 }
 
@@ -86,6 +114,8 @@ pub struct Observation {
     pub wall: Duration,
     /// Whether slow calls were to be told.
     pub wants_slow: bool,
+    /// Those that were, where they could be.
+    pub slowest: Slowest,
     /// What is counted in calls, where something is.
     pub counted: Option<InCalls>,
     /// Of what the profile is a sample, when it is not the whole.
@@ -156,7 +186,7 @@ fn by_programs(
         return Err(Error::Trace(obstacle));
     }
     let untraced_ns = null_call_ns();
-    let mut counts = match how.events.is_empty() {
+    let counts = match how.events.is_empty() {
         true => None,
         false => Some(Counts::open(&how.events).map_err(Error::Count)?),
     };
@@ -173,18 +203,17 @@ fn by_programs(
         profiler.tare(untraced_ns).map(Some)
     };
     let (tare, duty);
+    let mut callers: Option<Callers>;
     let mut observation = match subject {
         Subject::Command(traced) => {
             let child = traced.start()?;
             tare = begin(&mut profiler).map_err(refused)?;
             let pid = child.pid().as_raw();
             profiler.follow(pid, Purpose::AtExec).map_err(refused)?;
-            if let Some(counts) = &mut counts {
-                counts.follow(pid)?;
-            }
+            callers = how.callers(Whose::Threads(&[pid]), &[], true)?;
             let mut slices =
                 Slices::begin(how, &mut profiler, tare, Some(pid), partly).map_err(refused)?;
-            let mut tick = || slices.end(&mut profiler, how);
+            let mut tick = || slices.end(&mut profiler, how, &mut callers);
             let ended = traced.run(child, interrupt, &mut tick)?;
             duty = slices.duty;
             Observation::of(Rung::Programs, ended, traced.tick_sec())
@@ -193,22 +222,24 @@ fn by_programs(
             let ends = watch(pids)?;
             tare = begin(&mut profiler).map_err(refused)?;
             let began = Instant::now();
-            for pid in pids {
+            for pid in &*pids {
                 follow_all(&mut profiler, *pid).map_err(refused)?;
             }
+            callers = how.callers(Whose::Threads(&threads_of(pids)), pids, false)?;
             let mut slices =
                 Slices::begin(how, &mut profiler, tare, None, partly).map_err(refused)?;
-            let mut tick = || slices.end(&mut profiler, how);
+            let mut tick = || slices.end(&mut profiler, how, &mut callers);
             let interrupted = wait(Some(ends), how, interrupt, &mut tick)?;
             duty = slices.duty;
             Observation::span(began.elapsed(), interrupted)
         }
         Subject::Everyone => {
             tare = begin(&mut profiler).map_err(refused)?;
+            callers = how.callers(Whose::Everyone, &[], false)?;
             let began = Instant::now();
             let mut slices =
                 Slices::begin(how, &mut profiler, tare, None, partly).map_err(refused)?;
-            let mut tick = || slices.end(&mut profiler, how);
+            let mut tick = || slices.end(&mut profiler, how, &mut callers);
             let interrupted = wait(None, how, interrupt, &mut tick)?;
             duty = slices.duty;
             Observation::span(began.elapsed(), interrupted)
@@ -217,6 +248,13 @@ fn by_programs(
     observation.sampling = duty.map(|duty| duty.finish(&mut profiler));
     profiler.detach();
     observation.profile = profiler.read();
+    if let Some(callers) = callers {
+        let blind = callers.blind.as_ref().map(|cause| {
+            format!("callers are told as far as processes still had their memory: {cause}")
+        });
+        observation.warnings.extend(blind.map(Warning));
+        observation.slowest = callers.slowest(&mut profiler)?;
+    }
     observation.counted = counts.map(|counts| counts.read()).transpose()?;
     observation.tare = tare;
     Ok(observation)
@@ -290,9 +328,20 @@ impl<'a, 'p> Slices<'a, 'p> {
         })
     }
 
-    fn end(&mut self, profiler: &mut Profiler, how: &How) -> Result<(), Error> {
+    fn end(
+        &mut self,
+        profiler: &mut Profiler,
+        how: &How,
+        callers: &mut Option<Callers>,
+    ) -> Result<(), Error> {
+        if let Some(callers) = callers {
+            callers.look(profiler)?;
+        }
         if let Some(duty) = &mut self.duty {
             return duty.turn(profiler).map_err(|error| refusal(&error, how));
+        }
+        if how.interval.is_none() {
+            return Ok(());
         }
         let now = Instant::now();
         let seen = profiler.read();
@@ -315,6 +364,14 @@ fn follow_all(profiler: &mut Profiler, pid: i32) -> Result<(), probe::Error> {
         }
     }
     Ok(())
+}
+
+/// The threads of processes, as far as they can be seen.
+fn threads_of(pids: &[i32]) -> Vec<i32> {
+    let tasks = pids
+        .iter()
+        .filter_map(|&pid| Process::new(pid).and_then(|p| p.tasks()).ok());
+    tasks.flatten().flatten().map(|task| task.tid).collect()
 }
 
 /// What tells the end of each process.
@@ -368,6 +425,7 @@ impl Observation {
             profile: Profile::default(),
             tare: None,
             wants_slow: false,
+            slowest: Slowest::default(),
             counted: None,
             sampling: None,
             wall: ended.wall,
@@ -386,6 +444,7 @@ impl Observation {
             profile: Profile::default(),
             tare: None,
             wants_slow: false,
+            slowest: Slowest::default(),
             counted: None,
             sampling: None,
             wall,

@@ -29,7 +29,7 @@ fn tracee(what: &str) -> Option<&'static Path> {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/syscalls.c");
         let mut compiler = Command::new("cc");
         compiler
-            .args(["-O1", "-pthread", "-o"])
+            .args(["-O1", "-pthread", "-fno-omit-frame-pointer", "-o"])
             .arg(&program)
             .arg(source);
         match compiler.output() {
@@ -236,6 +236,40 @@ fn types_of_descriptors_are_told_apart() {
         let opened = profile.parts("fd-type", "openat");
         assert_eq!(opened, of([("none", profile.count("openat"))]));
     }
+}
+
+#[test]
+fn events_are_counted_in_the_calls_that_they_happen_in() {
+    let Some(program) = tracee("--events") else {
+        return;
+    };
+    let events = "page-faults,page-faults:k,page-faults:u,task-clock";
+    // All on one CPU, which the child has while its parent sleeps.
+    let options = format!("--cpu-list 0 --events {events} --by process");
+    let profile = Profile::of(&options, program, "faulting");
+    let read = profile.call("preadv");
+    assert_eq!(exact(read, "total-page-faults"), 64.0);
+    assert_eq!(exact(read, "total-page-faults:k"), 64.0);
+    assert_eq!(exact(read, "total-page-faults:u"), 0.0);
+    assert_eq!(exact(read, "page-faults/op"), 64.0);
+    let sleeps = profile.call("nanosleep");
+    assert_eq!(exact(sleeps, "total-page-faults"), 0.0);
+    // Counted when it is on a CPU, and only then.
+    let (clock, off) = (
+        exact(sleeps, "total-task-clock-sec"),
+        exact(sleeps, "off-CPU-sec"),
+    );
+    assert!(
+        clock > 0.0 && clock < 0.5 * off,
+        "{clock} beside {off} off the CPU"
+    );
+    let whole = &profile.0[0];
+    let (all, in_calls) = (
+        exact(whole, "page-faults/op"),
+        exact(whole, "total-page-faults"),
+    );
+    assert!(in_calls >= 64.0 && all > in_calls, "{in_calls} of {all}");
+    assert!(exact(whole, "null-task-clock-sec") > 0.0);
 }
 
 #[test]
@@ -604,6 +638,44 @@ fn slow_calls_are_told_one_by_one() {
 }
 
 #[test]
+fn slow_calls_are_told_with_their_callers() {
+    let Some(program) = tracee("callers of slow calls") else {
+        return;
+    };
+    let name = program.to_str().unwrap();
+    let line = format!("syscalls --rung bpf -e nanosleep --slow 2ms -- {name} callers");
+    let ran = run(words(&line)).exits(0);
+    let told = ran.stderr.lines().map(str::trim);
+    let callers: Vec<&str> = told.filter_map(|line| line.strip_prefix("← ")).collect();
+    let functions = callers
+        .iter()
+        .map(|caller| caller.split('+').next().unwrap());
+    let functions: Vec<&str> = functions.take(3).collect();
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(functions, ["innermost", "outermost", "main"], "{ran:#?}");
+        assert!(callers[0].ends_with("(syscalls)"), "{callers:?}");
+    }
+    ran.says(&["frame pointers"]);
+}
+
+#[test]
+fn a_percentile_takes_so_many_calls() {
+    let Some(program) = tracee("percentiles of few calls") else {
+        return;
+    };
+    let profile = Profile::of("", program, "family");
+    let known = |name: &str| {
+        let call = profile.call(name);
+        ["p50-sec", "p90-sec", "p99-sec", "p99.9-sec"]
+            .map(|unit| call.figure(unit).unwrap().number().is_some())
+    };
+    assert_eq!(known("getppid"), [true; 4]);
+    assert_eq!(known("getgid"), [true, true, false, false]);
+    assert_eq!(known("fchdir"), [true, false, false, false]);
+    assert_eq!(known("vfork"), [false; 4]);
+}
+
+#[test]
 fn lists_of_syscalls_are_kept_to() {
     let Some(program) = tracee("-e") else {
         return;
@@ -625,6 +697,8 @@ fn bad_wishes_are_refused() {
         run(words("syscalls -- /no/such/program")).refuses(127, &["not found"]);
         run(words("syscalls -- /etc/passwd")).refuses(126, &["not executable"]);
         run(words("syscalls -p 999999999")).refuses(1, &["follow process 999999999"]);
+        let many = "syscalls --events page-faults,faults:u,faults:k,cs,migrations -- true";
+        run(words(many)).refuses(5, &["at most 4", "ask for fewer"]);
         run(words("syscalls -q -- false")).exits(1).silently();
     }
 }

@@ -1,11 +1,11 @@
-//! Events that are counted in syscalls: counters of every CPU, which the programs in the kernel read, and counters of the command beside them. Never looks at a call itself.
+//! Events that are counted in syscalls: counters of every CPU, which the programs in the kernel read. Never looks at a call itself.
 
 use crate::machine::facts::{Facts, Roots};
 use crate::perf;
 use crate::perf::Access;
 use crate::perf::event::{Event, Group};
 use crate::perf::group::{Counters, How};
-use crate::perf::plan::{Counting, Plan};
+use crate::perf::plan::Plan;
 use crate::perf::reading::{Reading, ratios};
 use crate::probe;
 use crate::probe::record::EVENTS;
@@ -20,8 +20,6 @@ pub(super) struct Counts {
     plan: Plan,
     /// Of each CPU.
     cpus: Vec<(u32, Vec<Counters>)>,
-    /// Of the command and all that it creates.
-    command: Option<Counting>,
 }
 
 /// What counts of calls mean.
@@ -30,8 +28,6 @@ pub struct InCalls {
     /// The events, each with the core type that it is counted on where there are several, and for
     /// how long it was on the counters of all CPUs.
     events: Vec<(Event, Option<String>, Reading)>,
-    /// What the command counted in all.
-    pub whole: Vec<Value>,
     /// Those that are not counted, and why.
     pub absent: Vec<(Unit, Cause)>,
 }
@@ -83,7 +79,6 @@ impl Counts {
         Ok(Counts {
             cpus: cpus.map_err(|error: perf::Error| plan.access().explain(&error))?,
             plan,
-            command: None,
         })
     }
 
@@ -103,19 +98,7 @@ impl Counts {
         })
     }
 
-    /// Counts a command in all, too, from its exec on.
-    pub(super) fn follow(&mut self, pid: i32) -> Result<(), Error> {
-        let how = How {
-            inherit: true,
-            enable_on_exec: true,
-            user_access: false,
-        };
-        let counting = self.plan.open(None, Target::Thread(pid), how);
-        self.command = Some(counting.map_err(|error| self.refused(&error))?);
-        Ok(())
-    }
-
-    /// What they counted so far.
+    /// What counts of calls mean, after the end.
     pub(super) fn read(&self) -> Result<InCalls, Error> {
         let mut readings: Vec<Reading> = vec![Reading::default(); self.events()];
         for (_, groups) in &self.cpus {
@@ -131,20 +114,11 @@ impl Counts {
         let access = self.plan.access();
         let residence = |event| access.residence(event).map(str::to_owned);
         let events = self.all().zip(readings);
-        let whole = match &self.command {
-            None => Vec::new(),
-            Some(counting) => {
-                let readings = counting.read().map_err(|error| self.refused(&error))?;
-                let values = self.plan.values(None, &readings).into_iter();
-                values.map(|(_, value)| value).collect()
-            }
-        };
         let absent = self.plan.absent.iter();
         Ok(InCalls {
             events: events
                 .map(|(event, reading)| (event.clone(), residence(event), reading))
                 .collect(),
-            whole,
             absent: absent
                 .map(|(event, why)| (event.unit(), why.clone()))
                 .collect(),
@@ -157,34 +131,47 @@ impl Counts {
 }
 
 impl InCalls {
-    /// What so many calls counted: in all and, unless it is of the whole run, a call.
-    pub fn values(&self, counts: &[u64], calls: Option<u64>) -> Vec<Value> {
-        let readings: Vec<Reading> = (self.events.iter().zip(counts))
-            .map(|((_, _, on_cpus), &count)| Reading { count, ..*on_cpus })
+    /// What calls counted, all together.
+    pub fn in_all(&self, counts: &[u64]) -> Vec<Value> {
+        let figures = self.figures(counts, 1.0).into_iter();
+        let named = figures.map(|value| Value {
+            unit: in_all(&value.unit),
+            ..value
+        });
+        named.collect()
+    }
+
+    /// What one of so many operations counted, and the ratios of that.
+    pub fn each(&self, counts: &[u64], operations: u64) -> Vec<Value> {
+        let mut values = self.figures(counts, operations as f64);
+        let events: Vec<Event> = self
+            .events
+            .iter()
+            .map(|(event, ..)| event.clone())
             .collect();
-        let mut values = Vec::new();
-        for ((event, residence, _), reading) in self.events.iter().zip(&readings) {
-            let unit = event.unit();
-            let figure = reading.figure(event, residence.as_deref());
-            if let Some(calls) = calls.filter(|&calls| calls > 0) {
-                let mean = figure.clone().map(|sum| sum / calls as f64);
-                values.push(Value::new(unit.as_str(), mean));
-            }
-            values.push(Value::new(&in_all(&unit), figure));
-        }
-        if calls.is_some() {
-            let events: Vec<Event> = self
-                .events
-                .iter()
-                .map(|(event, ..)| event.clone())
-                .collect();
-            let residence = |event: &Event| {
-                let mut known = self.events.iter();
-                known.find(|(other, ..)| other == event)?.1.as_deref()
-            };
-            values.extend(ratios(&events, &readings, residence));
-        }
+        let residence = |event: &Event| {
+            let mut known = self.events.iter();
+            known.find(|(other, ..)| other == event)?.1.as_deref()
+        };
+        values.extend(ratios(&events, &self.readings(counts), residence));
         values
+    }
+
+    fn figures(&self, counts: &[u64], operations: f64) -> Vec<Value> {
+        let events = self.events.iter().zip(self.readings(counts));
+        let values = events.map(|((event, residence, _), reading)| Value {
+            unit: event.unit(),
+            figure: reading
+                .figure(event, residence.as_deref())
+                .map(|count| count / operations),
+        });
+        values.collect()
+    }
+
+    fn readings(&self, counts: &[u64]) -> Vec<Reading> {
+        let counted = self.events.iter().zip(counts);
+        let readings = counted.map(|((_, _, on_cpus), &count)| Reading { count, ..*on_cpus });
+        readings.collect()
     }
 
     /// What a call that does nothing counted, by unit.
@@ -201,8 +188,8 @@ impl InCalls {
 }
 
 /// The unit of the sum over calls: `cycles/op` gives `total-cycles`.
-fn in_all(unit: &Unit) -> String {
-    format!("total-{}", name(unit))
+fn in_all(unit: &Unit) -> Unit {
+    Unit::named(&format!("total-{}", name(unit)))
 }
 
 fn name(unit: &Unit) -> &str {

@@ -9,7 +9,7 @@ use crate::probe::record::EVENTS;
 use crate::probe::syscalls::Tare;
 use crate::run::command::cpu_values;
 use crate::run::duty::SLICE;
-use crate::run::exact;
+use crate::run::{exact, least_for};
 use crate::sample::{Figure, Name, Order, Rule, Sample, Value, Warning};
 
 /// The name of the sample that is about the whole run.
@@ -101,10 +101,12 @@ impl Observation {
             values.push(exact("threads", threads as f64));
         }
         if let Some(counted) = &self.counted {
-            values.extend(counted.whole.iter().cloned());
+            if let Some(counts) = &self.profile.counts {
+                values.extend(counted.each(counts, 1));
+            }
             let sum = |event: usize| calls.iter().filter_map(|call| call.counts.get(event)).sum();
             let sums: Vec<u64> = (0..EVENTS).map(sum).collect();
-            values.extend(counted.values(&sums, None));
+            values.extend(counted.in_all(&sums));
             if let Some(tare) = &self.tare {
                 let null = counted.null(&tare.counts).into_iter();
                 values.extend(null.map(|(unit, count)| exact(&unit, count)));
@@ -144,7 +146,8 @@ impl Observation {
         if let Some(counted) = &self.counted
             && call.returned > 0
         {
-            values.extend(counted.values(&call.counts, Some(call.returned)));
+            values.extend(counted.each(&call.counts, call.returned));
+            values.extend(counted.in_all(&call.counts));
         }
         if let Some(sum) = call.returned_sum
             && call.returned > 0
@@ -180,6 +183,12 @@ impl Observation {
         }
         let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
         values.extend(quantiles.into_iter().filter_map(|(name, q)| {
+            let unit = format!("{name}-sec");
+            let needed = least_for(q);
+            if returned < needed {
+                let why = format!("it takes {needed} calls");
+                return Some(Value::new(&unit, Figure::absent(why)));
+            }
             let ns = time.histogram.quantile_ns(q)?;
             // The longest is known, whatever its bucket.
             let longest_ns = time.longest_ns.map_or(f64::INFINITY, |ns| ns as f64);
@@ -188,7 +197,7 @@ impl Observation {
             if self.rung == Rung::Ptrace {
                 rule = format!("{rule}, {DISTURBED}");
             }
-            Some(estimated(&format!("{name}-sec"), value, &rule))
+            Some(estimated(&unit, value, &rule))
         }));
         let longest = time.longest_ns.map(seconds);
         values.extend(longest.map(|longest| self.timed("max-sec", longest)));
