@@ -306,7 +306,7 @@ fn table(calls: &[(&str, &Sample)], wall: Option<f64>, style: Style) -> String {
     let mut rows: Vec<(usize, Vec<String>)> = Vec::new();
     let used = |column: &Column<'_>| {
         let mut calls = calls.iter();
-        calls.any(|(_, sample)| sample.figure(column.unit).is_some())
+        calls.any(|(_, sample)| number(sample, column.unit).is_some())
     };
     let columns = COLUMNS.into_iter().filter(used);
     let columns: Vec<Column<'_>> = columns.chain(counted(calls)).collect();
