@@ -208,7 +208,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         interval: arguments.interval,
         duty: arguments.duty.map(|share| (share, seed)),
         rung: arguments.rung.map(Rung::from),
-        sys: "/sys".into(),
+        ..How::default()
     };
     if how.rung.is_some_and(|rung| rung != Rung::Programs) && how.needs_programs() {
         let message = "--by, --events, --interval and --duty are for --rung bpf";
@@ -216,6 +216,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     }
     let mut subject = arguments.subject(&stage, how.tick())?;
     let mut recorder = Recorder::open(&arguments.output_options)?;
+    recorder.variant(&arguments.variant)?;
     recorder
         .begin(seed, &stage, Vec::new())
         .map_err(run::Error::Output)?;

@@ -20,7 +20,7 @@ use super::duty::{Clock, Duty, SLICE, Sampling};
 use super::interrupt::Interrupt;
 use super::memory::Whose;
 use super::ptraced::Ptraced;
-use super::traced::{Ended, Traced};
+use super::traced::{Ended, Failed, Traced};
 use super::wait::{Wait, Woken};
 use crate::perf::event::Group;
 use crate::probe::kernel::Facts;
@@ -64,6 +64,21 @@ pub struct How {
     pub rung: Option<Rung>,
     /// The root of sysfs.
     pub sys: PathBuf,
+}
+
+impl Default for How {
+    /// All syscalls, all the time, by the best rung.
+    fn default() -> How {
+        How {
+            options: Options::default(),
+            events: Vec::new(),
+            timeout: None,
+            interval: None,
+            duty: None,
+            rung: None,
+            sys: "/sys".into(),
+        }
+    }
 }
 
 /// How often it is looked for slow calls.
@@ -124,6 +139,8 @@ pub struct Observation {
     pub usage: Option<(Usage, Option<f64>)>,
     /// The exit code that stands for its end.
     pub code: u8,
+    /// That a command did not end well.
+    pub failed: Option<Failed>,
     /// What is doubtful.
     pub warnings: Vec<Warning>,
     /// The signal by which we were asked to stop.
@@ -431,6 +448,7 @@ impl Observation {
             wall: ended.wall,
             usage: Some((ended.usage, tick_sec)),
             code: ended.code,
+            failed: ended.failed,
             warnings: ended.warnings,
             interrupted: ended.interrupted,
         }
@@ -450,6 +468,7 @@ impl Observation {
             wall,
             usage: None,
             code: 0,
+            failed: None,
             warnings: Vec::new(),
             interrupted,
         }
