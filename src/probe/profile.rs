@@ -54,6 +54,8 @@ impl By {
 pub struct Part {
     /// What it is.
     pub by: By,
+    /// Its place among the others, which it keeps, whatever it is called; 0 is the rest.
+    pub place: usize,
     /// Its name; of several threads or processes of one name, those after the first have a number
     /// in the order in which they came: `cc1`, `cc1#2`.
     pub name: String,
@@ -238,7 +240,7 @@ impl Profile {
     /// What came since an earlier profile of the same; the longest calls of it are not known.
     pub fn since(&self, earlier: &Profile) -> Profile {
         let parts = self.parts.iter().filter_map(|part| {
-            let before = earlier.parts.iter().find(|old| old.name == part.name);
+            let before = earlier.parts.iter().find(|old| old.place == part.place);
             let calls = since(&part.calls, before.map_or(&[], |old| &old.calls));
             (!calls.is_empty()).then(|| Part {
                 calls,

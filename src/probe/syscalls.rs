@@ -370,6 +370,7 @@ impl Profiler {
             };
             Some(Part {
                 by,
+                place,
                 name,
                 id,
                 calls,

@@ -124,3 +124,18 @@ fn instructions_are_counted_in_calls() {
         "{in_calls} of {run_user}"
     );
 }
+
+#[test]
+fn slow_calls_have_callers() {
+    if bed::guest("--slow in the virtual machine").is_none() {
+        return;
+    }
+    let run = bed::poise(&["syscalls", "--slow", "100ms", "--", "sleep", "0.2"]);
+    let told = run
+        .table
+        .lines()
+        .skip_while(|line| !line.contains("nanosleep("));
+    let callers: Vec<&str> = told.skip(1).take_while(|line| line.contains('←')).collect();
+    assert!(!callers.is_empty(), "{}", run.table);
+    assert!(!callers[0].contains("unknown"), "{}", run.table);
+}
