@@ -70,7 +70,8 @@ pub(super) struct Arguments {
     by: Option<Parts>,
 
     /// Count these events in each call, as `perf list` spells them: at most 4, and with :u and :k
-    /// those of user mode and of the kernel apart. Each costs as much as a whole trace.
+    /// those of user mode and of the kernel apart. The first costs a call some 300 ns, each further
+    /// one 200.
     #[arg(
         long,
         value_name = "EVENTS",

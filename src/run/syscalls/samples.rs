@@ -227,22 +227,27 @@ impl Observation {
         }
         if missing.counts > 0 {
             doubts.push(Warning(format!(
-                "{} times a counter could not be read; what is counted in calls is too little",
+                "{} times a counter could not be read: what is counted in calls is not right",
                 missing.counts
             )));
         }
         let absent = self.counted.iter().flat_map(|counted| &counted.absent);
         doubts.extend(absent.map(|(unit, cause)| Warning(format!("no {unit}: {cause}"))));
-        if missing.parts > 0 || missing.rows > 0 {
-            let of = self.profile.parts.first().map_or("", |part| part.by.word());
-            let cure = match of {
-                "command" => "",
-                _ => "; --by command takes fewer",
-            };
-            doubts.push(Warning(format!(
-                "there was no room for all: calls of at least {} more of a {of} of their own stand under `{REST}`{cure}",
-                missing.parts
-            )));
+        let parts = self.profile.parts.first();
+        let word = parts.map_or("part", |part| part.by.word());
+        for (beyond, what) in [
+            (missing.parts, format!("a {word} of its own")),
+            (missing.rows, format!("a syscall of a {word}")),
+        ] {
+            if beyond > 0 {
+                let cure = match word {
+                    "command" => "",
+                    _ => "; --by command takes less",
+                };
+                doubts.push(Warning(format!(
+                    "{beyond} times there was no room for {what}: such calls stand under `{REST}`{cure}"
+                )));
+            }
         }
         if missing.slow > 0 {
             doubts.push(Warning(format!(
