@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{MapData, RingBuf};
 
@@ -234,8 +234,15 @@ impl Profiler {
     /// Forgets all calls so far.
     pub fn clear(&mut self) {
         self.take_slow();
-        let tables = [&self.rows, &self.errors, &self.counts, &self.whole];
-        for word in tables.into_iter().flat_map(|table| table.iter()) {
+        // Rows that no place has taken are as they were made.
+        let taken = ROWS + load(&self.control, Control::Cells as usize) as usize;
+        let keys = (0..self.cpus * self.room).filter(|key| key % self.room < taken);
+        let of = |table, words| move |key| entry(table, key, words);
+        let rows = keys.clone().flat_map(of(&self.rows, ROW_WORDS));
+        let counts = keys.flat_map(of(&self.counts, EVENTS));
+        let tables = [&self.errors, &self.whole].into_iter();
+        let tables = tables.flat_map(|table| table.iter());
+        for word in rows.chain(counts).chain(tables) {
             // Writing has the memory of rows that nobody uses made.
             if word.load(Ordering::Relaxed) != 0 {
                 word.store(0, Ordering::Relaxed);
@@ -513,6 +520,12 @@ impl Options {
             ("takes_fd", bits(classes::given_descriptors())),
         ]
     }
+}
+
+/// The words of the entry `key` of a table; none where it has none.
+fn entry(table: &SharedWords, key: usize, words: usize) -> &[AtomicU64] {
+    let from = key * words;
+    table.get(from..from + words).unwrap_or_default()
 }
 
 /// A bit each, as the programs have them.
