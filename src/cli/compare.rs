@@ -12,7 +12,7 @@ use serde_json::json;
 use super::options::{level, share};
 use super::verdict::Outlet;
 use super::{Usage, verdict};
-use crate::compare::{Collection, Options, Tables, VARIANTS};
+use crate::compare::{Collection, Options, STOP_RULE, Tables, VARIANTS};
 use crate::format::{Entry, Reader, Source};
 use crate::query::{Expressions, Query};
 use crate::report::{tables, text};
@@ -283,7 +283,8 @@ impl Columns {
         };
         let names = header.machine.get(VARIANTS);
         let names = names.and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
-        match names.map_or(0, |names| names.len()) {
+        let is_contest = header.machine.contains_key(STOP_RULE);
+        match names.map_or(usize::from(is_contest), |names| names.len()) {
             0 => Columns::Files,
             _ if one => Columns::Variants,
             1 => Columns::FilesOfOneVariant,
