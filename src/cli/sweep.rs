@@ -370,8 +370,14 @@ impl Arguments {
             (None, false) => Way::C,
         };
         let cache = Cache::open().map_err(refused)?;
-        let source = Source::list(&go, std::slice::from_ref(&self.package), &cache, limits)
-            .map_err(refused)?;
+        let source = Source::list(
+            &go,
+            std::slice::from_ref(&self.package),
+            None,
+            &cache,
+            limits,
+        )
+        .map_err(refused)?;
         let bench =
             Workbench::new(&source, &go, &cache, parallel::cpus(), limits).map_err(refused)?;
         let (Some(package), None) = (source.wanted().next(), source.wanted().nth(1)) else {

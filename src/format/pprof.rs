@@ -21,17 +21,23 @@ pub struct Profile {
 /// Allocations at one place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Allocation {
-    /// The linker's name of the function that allocates, after what is inlined into it:
-    /// `example.com/shapes.(*Point).Copy`.
-    pub function: String,
-    /// Its file, as the compiler was told of it.
-    pub file: String,
-    /// The line in it: that of the call, for what is inlined.
-    pub line: u32,
+    /// The function that allocates, and those that it is inlined into, from the inside out.
+    pub places: Vec<Place>,
     /// How many objects.
     pub objects: f64,
     /// How many bytes.
     pub bytes: f64,
+}
+
+/// A line of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The linker's name of the function that it is in: `example.com/shapes.(*Point).Copy`.
+    pub function: String,
+    /// Its file, as the compiler was told of it.
+    pub file: String,
+    /// Its number.
+    pub line: u32,
 }
 
 /// Why this is no allocation profile.
@@ -156,15 +162,20 @@ impl Wire {
                 _ => NoProfile::Other(kinds.join(", ")),
             });
         };
-        let allocation = |sample: &WireSample| {
-            let leaf = sample.location_id.first()?;
-            let line = find(&self.location, *leaf, |one| one.id)?.line.last()?;
+        let place = |line: &WireLine| {
             let function = find(&self.function, line.function_id, |one| one.id)?;
-            let figure = |column: usize| sample.value.get(column).map(|&value| value as f64);
-            Some(Allocation {
+            Some(Place {
                 function: self.string(function.name).to_owned(),
                 file: self.string(function.filename).to_owned(),
                 line: line.line.try_into().ok()?,
+            })
+        };
+        let allocation = |sample: &WireSample| {
+            let leaf = sample.location_id.first()?;
+            let location = find(&self.location, *leaf, |one| one.id)?;
+            let figure = |column: usize| sample.value.get(column).map(|&value| value as f64);
+            Some(Allocation {
+                places: location.line.iter().filter_map(place).collect(),
                 objects: figure(objects)?,
                 bytes: figure(bytes)?,
             })
@@ -190,7 +201,7 @@ fn find<T>(all: &[T], id: u64, id_of: impl Fn(&T) -> u64) -> Option<&T> {
     there.or_else(|| all.iter().find(|one| id_of(one) == id))
 }
 
-impl Allocation {
+impl Place {
     /// The import path of the package that the function is in; `main` for that of a program.
     pub fn package(&self) -> String {
         // What types a generic function has may have paths of their own.
@@ -267,21 +278,29 @@ mod tests {
     }
 
     #[test]
-    fn allocations_belong_to_where_their_function_is_inlined() {
+    fn allocations_belong_to_all_that_is_inlined_round_them() {
         let bytes = wire().encode_to_vec();
         for bytes in [zipped(&bytes), bytes] {
             let profile = read(&bytes[..]).unwrap();
             assert_eq!(profile.period_bytes, 512);
-            let told: Vec<_> = profile
-                .allocations
-                .iter()
-                .map(|one| (&*one.function, &*one.file, one.line, one.objects, one.bytes))
-                .collect();
+            let place = |function: &str, line| Place {
+                function: function.to_owned(),
+                file: "/p/p.go".to_owned(),
+                line,
+            };
             let want = [
-                ("p.Outer", "/p/p.go", 20, 3.0, 48.0),
-                ("p.Outer", "/p/p.go", 21, 1.0, 16.0),
+                Allocation {
+                    places: vec![place("p.inner", 11), place("p.Outer", 20)],
+                    objects: 3.0,
+                    bytes: 48.0,
+                },
+                Allocation {
+                    places: vec![place("p.Outer", 21)],
+                    objects: 1.0,
+                    bytes: 16.0,
+                },
             ];
-            assert_eq!(told, want);
+            assert_eq!(profile.allocations, want);
         }
     }
 
@@ -305,14 +324,12 @@ mod tests {
     #[test]
     fn packages_stand_before_the_first_dot_of_a_name() {
         let check = |function: &str, want: &str| {
-            let allocation = Allocation {
+            let place = Place {
                 function: function.to_owned(),
                 file: String::new(),
                 line: 0,
-                objects: 0.0,
-                bytes: 0.0,
             };
-            assert_eq!(allocation.package(), want, "{function}");
+            assert_eq!(place.package(), want, "{function}");
         };
         check("example.com/shapes.(*Point).Copy", "example.com/shapes");
         check("example.com/p.Map[go.shape.*a.com/b.T]", "example.com/p");

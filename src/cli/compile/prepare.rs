@@ -62,7 +62,7 @@ impl Preparation<'_> {
         self.progress
             .set_message("listing the packages, and building what they import");
         let source =
-            Source::list(of_source, &patterns, self.cache, self.limits).map_err(refused)?;
+            Source::list(of_source, &patterns, None, self.cache, self.limits).map_err(refused)?;
         let mut benches = Vec::new();
         for variant in self.variants {
             let Compiler::Go(go) = &variant.compiler else {

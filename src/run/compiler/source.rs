@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -32,6 +32,8 @@ pub struct Source {
 pub struct Package {
     /// Its import path.
     pub path: String,
+    /// Whether it is a program, which the linker calls `main`.
+    pub is_program: bool,
     /// The directory of its files.
     pub directory: PathBuf,
     /// Its Go files.
@@ -68,6 +70,7 @@ pub(super) struct Embeds {
 #[derive(Default)]
 struct Listed {
     import_path: String,
+    name: String,
     dir: PathBuf,
     go_files: Vec<PathBuf>,
     s_files: Vec<PathBuf>,
@@ -100,17 +103,18 @@ struct ListedError {
 /// What programs say when the disk is full.
 const NO_ROOM: &str = "no space left on device";
 
-const FIELDS: &str = "ImportPath,Dir,GoFiles,SFiles,HFiles,Imports,ImportMap,EmbedPatterns,\
+const FIELDS: &str = "ImportPath,Name,Dir,GoFiles,SFiles,HFiles,Imports,ImportMap,EmbedPatterns,\
 EmbedFiles,Export,Standard,DepOnly,Module,Error";
 
 impl Source {
-    /// The packages that `patterns` mean, with all that they import; export data is built where
-    /// the cache does not have it.
+    /// The packages that `patterns` mean in `directory` (`None` is our own working directory), with
+    /// all that they import; export data is built where the cache does not have it.
     ///
     /// Errors: the toolchain does not know the patterns, or cannot build for lack of room.
     pub fn list(
         go: &Go,
         patterns: &[String],
+        directory: Option<&Path>,
         cache: &Cache,
         limits: Limits<'_>,
     ) -> Result<Source, Cause> {
@@ -127,7 +131,10 @@ impl Source {
             arguments,
             environment: toolchain.environment(cache)?,
             // The module of the standard library is the one that needs no other.
-            directory: is_standard(toolchain, patterns).then(|| toolchain.root.join("src")),
+            directory: match is_standard(toolchain, patterns) {
+                true => Some(toolchain.root.join("src")),
+                false => directory.map(Path::to_owned),
+            },
             words: Words::OutputTo(list.path().to_owned()),
             ..Invocation::default()
         };
@@ -238,6 +245,7 @@ impl Listed {
                 files: self.embed_files,
             },
             path: self.import_path,
+            is_program: self.name == "main",
             directory: self.dir,
         }
     }

@@ -10,20 +10,20 @@ use std::fs;
 use std::num::NonZero;
 use std::path::Path;
 
-use crate::format::pprof::Profile;
+use crate::format::pprof::{Allocation, Profile};
 use crate::run::compiler::invocation::Limits;
 use crate::run::compiler::parallel;
-use crate::run::compiler::source::{Package, Source};
+use crate::run::compiler::source::Package;
 use crate::run::compiler::workbench::{self, Workbench};
 use crate::sample::Cause;
 use decisions::{Decision, Kind};
 use difference::Lines;
 use functions::Functions;
 
-/// A compiler, and the source that it compiles.
+/// A compiler, and what it compiles.
 pub struct Side<'a> {
     /// The packages.
-    pub source: &'a Source,
+    pub packages: Vec<&'a Package>,
     /// The compiler, set up for them.
     pub bench: &'a Workbench<'a>,
     /// Its flags.
@@ -35,6 +35,8 @@ pub struct Side<'a> {
 pub struct Surveyed {
     /// Its import path.
     pub package: String,
+    /// What the linker calls it, as profiles do.
+    pub linked: String,
     /// What each side made of it.
     pub sides: Vec<Outcome>,
 }
@@ -70,6 +72,8 @@ pub struct File {
 pub struct Change {
     /// The import path of its package.
     pub package: String,
+    /// What the linker calls that.
+    pub linked: String,
     /// Which side has it.
     pub side: usize,
     /// The name of its file.
@@ -101,15 +105,18 @@ pub fn survey(
     limits: Limits<'_>,
     told: &(dyn Fn(&str) + Sync),
 ) -> Vec<Surveyed> {
-    let wanted = sides.iter().flat_map(|side| side.source.wanted());
-    let paths: BTreeSet<&str> = wanted.map(|package| &*package.path).collect();
+    let packages = sides.iter().flat_map(|side| &side.packages);
+    let paths: BTreeSet<&str> = packages.map(|package| &*package.path).collect();
     let paths: Vec<&str> = paths.into_iter().collect();
+    let is_program = |path: &str| {
+        let mut packages = sides.iter().flat_map(|side| &side.packages);
+        packages.any(|package| package.path == path && package.is_program)
+    };
     let alone = vec![Vec::new(); paths.len()];
     parallel::in_order(&alone, jobs, |at| {
         let path = paths[at];
         let decide = |side: &Side<'_>| {
-            let package = side.source.wanted().find(|package| package.path == path);
-            let Some(package) = package else {
+            let Some(package) = side.packages.iter().find(|package| package.path == path) else {
                 return Outcome::Missing;
             };
             match decide(side, package, limits) {
@@ -119,6 +126,10 @@ pub fn survey(
         };
         let surveyed = Surveyed {
             package: path.to_owned(),
+            linked: match is_program(path) {
+                true => "main".to_owned(),
+                false => path.to_owned(),
+            },
             sides: sides.iter().map(decide).collect(),
         };
         told(path);
@@ -249,7 +260,10 @@ impl Surveyed {
                 });
                 difference::alone(&old, &new, |line| image(0, line))
             };
-            let inlined = alone(&|kind| kind == Kind::InlinedCall);
+            let inlined = match self.sides.len() {
+                1 => Default::default(),
+                _ => alone(&|kind| kind == Kind::InlinedCall),
+            };
             for (side, all) in alone(&is_meant).into_iter().enumerate() {
                 for decision in all {
                     let there = image(side, decision.line);
@@ -266,6 +280,7 @@ impl Surveyed {
                     let function = files[side].functions.at(decision.line);
                     let change = Change {
                         package: self.package.clone(),
+                        linked: self.linked.clone(),
                         side,
                         file: name.clone(),
                         function: function.map(str::to_owned),
@@ -298,39 +313,66 @@ impl Surveyed {
     }
 }
 
-/// Notes what the profile saw allocated in the lines of the changes, and orders them by it. Gives
-/// what it saw in all, and of that what was in these lines.
+/// Takes away what a compiler of another release does not tell at all: whether an `append`, which
+/// may have to grow, does so on the heap. Gives the side that tells it, and how much there was.
+pub fn leave_out_untold(surveyed: &mut [Surveyed]) -> Option<(usize, usize)> {
+    let is_append = |one: &Decision| one.text.starts_with("append ");
+    let mut counts = [0; 2];
+    let of_appends = |one: &mut Surveyed, mut act: &mut dyn FnMut(usize, &mut Vec<Decision>)| {
+        for (side, outcome) in one.sides.iter_mut().enumerate() {
+            if let Outcome::Decided(decided) = outcome {
+                let files = decided.0.values_mut();
+                files.for_each(|file| (&mut act)(side, &mut file.decisions));
+            }
+        }
+    };
+    for one in &mut *surveyed {
+        of_appends(one, &mut |side, all| {
+            counts[side] += all.iter().filter(|one| is_append(one)).count();
+        });
+    }
+    let told = match counts {
+        [0, count] if count > 0 => (1, count),
+        [count, 0] if count > 0 => (0, count),
+        _ => return None,
+    };
+    for one in surveyed {
+        of_appends(one, &mut |_, all| all.retain(|one| !is_append(one)));
+    }
+    Some(told)
+}
+
+/// Notes what the profile saw allocated in the lines of the changes, inlined or not, and orders them
+/// by it. Gives what it saw in all, and of that what was in these lines.
 pub fn weigh(changes: &mut [Change], profile: &Profile) -> [Allocated; 2] {
-    let mut places: BTreeMap<(String, String, u32), Allocated> = BTreeMap::new();
-    let mut all = Allocated::default();
+    let place = |change: &Change| {
+        let package = change.linked.clone();
+        (package, change.file.clone(), change.decision.line)
+    };
+    let mut lines: BTreeMap<(String, String, u32), Allocated> = BTreeMap::new();
+    // A leak allocates nothing itself.
+    for change in changes.iter().filter(|one| one.decision.kind == Kind::Heap) {
+        lines.entry(place(change)).or_default();
+    }
+    let [mut all, mut part] = [Allocated::default(); 2];
     for one in &profile.allocations {
-        let place = (one.package(), name(&one.file), one.line);
-        for sum in [places.entry(place).or_default(), &mut all] {
-            sum.objects += one.objects;
-            sum.bytes += one.bytes;
+        all.add(one);
+        let mut is_here = false;
+        for place in &one.places {
+            let package = place.package();
+            let key = (package, name(&place.file), place.line);
+            if let Some(sum) = lines.get_mut(&key) {
+                sum.add(one);
+                is_here = true;
+            }
+        }
+        if is_here {
+            part.add(one);
         }
     }
-    let mut seen = BTreeSet::new();
-    let mut part = Allocated::default();
     for change in &mut *changes {
-        // The linker calls every program's own package main.
-        let key = [&*change.package, "main"].into_iter().find_map(|package| {
-            let place = (
-                package.to_owned(),
-                change.file.clone(),
-                change.decision.line,
-            );
-            places.contains_key(&place).then_some(place)
-        });
-        let allocated = key.as_ref().and_then(|key| places.get(key)).copied();
-        let allocated = allocated.unwrap_or_default();
-        if key.is_some_and(|key| seen.insert(key)) {
-            part.objects += allocated.objects;
-            part.bytes += allocated.bytes;
-        }
-        // A leak allocates nothing itself.
         if change.decision.kind == Kind::Heap {
-            change.allocated = Some(allocated);
+            change.allocated = lines.get(&place(change)).copied();
         }
     }
     let weight = |change: &Change| change.allocated.unwrap_or_default();
@@ -342,10 +384,17 @@ pub fn weigh(changes: &mut [Change], profile: &Profile) -> [Allocated; 2] {
     [all, part]
 }
 
+impl Allocated {
+    fn add(&mut self, allocation: &Allocation) {
+        self.objects += allocation.objects;
+        self.bytes += allocation.bytes;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::pprof::Allocation;
+    use crate::format::pprof::Place;
 
     fn decided(text: &str, words: &str) -> Outcome {
         let file = File {
@@ -361,6 +410,7 @@ mod tests {
     fn changes(sides: Vec<Outcome>) -> Vec<(usize, Option<String>, u32, String)> {
         let surveyed = Surveyed {
             package: "p".to_owned(),
+            linked: "p".to_owned(),
             sides,
         };
         let changes = surveyed.changes().into_iter();
@@ -399,31 +449,54 @@ mod tests {
     }
 
     #[test]
+    fn what_a_release_does_not_tell_is_left_out() {
+        let surveyed = |words: [&str; 2]| Surveyed {
+            package: "p".to_owned(),
+            linked: "p".to_owned(),
+            sides: words.map(|words| decided(TEXT, words)).into(),
+        };
+        let append = "/p/a.go:3:2: append escapes to heap\n";
+        let both = format!("{append}/p/a.go:7:2: moved to heap: z\n");
+        let mut all = [surveyed(["", &both]), surveyed(["", append])];
+        assert_eq!(leave_out_untold(&mut all), Some((1, 2)));
+        let left = [&all[0], &all[1]].map(|one| one.changes().len());
+        assert_eq!(left, [1, 0]);
+        let stays = "/p/a.go:4:2: append does not escape\n";
+        let mut all = [surveyed([stays, append])];
+        assert_eq!(leave_out_untold(&mut all), None);
+        assert_eq!(all[0].changes().len(), 1);
+    }
+
+    #[test]
     fn allocations_weigh_the_lines_they_are_in() {
-        let allocation = |function: &str, line, objects| Allocation {
+        let place = |(function, line): (&str, u32)| Place {
             function: function.to_owned(),
             file: "/elsewhere/a.go".to_owned(),
             line,
+        };
+        let allocation = |places: &[(&str, u32)], objects| Allocation {
+            places: places.iter().copied().map(place).collect(),
             objects,
             bytes: objects * 8.0,
         };
         let profile = Profile {
             period_bytes: 1,
             allocations: vec![
-                allocation("p.f", 4, 5.0),
-                allocation("p.f", 4, 2.0),
-                allocation("p.f", 3, 1.0),
-                allocation("q.f", 3, 100.0),
+                allocation(&[("p.f", 4), ("q.Test", 9)], 5.0),
+                allocation(&[("p.f", 4), ("p.f", 3)], 1.0),
+                allocation(&[("p.f", 4)], 1.0),
+                allocation(&[("q.f", 3)], 100.0),
             ],
         };
         let words = "/p/a.go:3:2: moved to heap: x\n/p/a.go:4:2: moved to heap: y\n";
         let surveyed = Surveyed {
             package: "p".to_owned(),
+            linked: "p".to_owned(),
             sides: vec![decided(TEXT, words)],
         };
         let mut changes = surveyed.changes();
         let [all, part] = weigh(&mut changes, &profile);
-        assert_eq!((all.objects, part.objects, part.bytes), (108.0, 8.0, 64.0));
+        assert_eq!((all.objects, part.objects, part.bytes), (107.0, 7.0, 56.0));
         let told: Vec<_> = changes
             .iter()
             .map(|one| (one.decision.line, one.allocated.unwrap().objects))
