@@ -294,6 +294,11 @@
 //! differs from itself proves nothing about another; nor does one that was killed, timed out or had
 //! no room.
 //!
+//! [`run::escape`] reads decisions from `-m` and `-json`, which tell different things: what stays on
+//! the stack and what is inlined only the words, reasons and kept checks only the files. Which
+//! function a line is in neither tells in every release, so it is found in the text. Decisions pair by
+//! place, and in lines that are new or changed by function and words.
+//!
 //! [`run::build`] builds revisions. The user's repository is only read: a checkout is a repository
 //! of its own that borrows the objects. Its directory is locked by a file that the build has for
 //! standard input, so whoever gets the lock is alone in there, even after a builder was killed.

@@ -220,7 +220,7 @@ impl Arguments {
         {
             let (tells, other) = (SIDES[side], SIDES[1 - side]);
             notes.push(format!(
-                "left out: what {tells} tells of {count} appends, of which {other} tells nothing"
+                "left out: what {tells} says of appends ({count}), of which {other} says nothing"
             ));
         }
 

@@ -50,8 +50,11 @@ pub struct Weighed {
     pub part: Allocated,
 }
 
-/// What is counted of each package and side: its unit, and what it counts.
-const COUNTED: [(&str, fn(Kind) -> bool); 5] = [
+/// A unit, and the decisions that it counts.
+type Counted = (&'static str, fn(Kind) -> bool);
+
+/// What is counted of each package and side.
+const COUNTED: [Counted; 5] = [
     ("escapes", |kind| kind == Kind::Heap),
     ("leaking-parameters", |kind| kind == Kind::Leak),
     ("inlined-calls", |kind| kind == Kind::InlinedCall),
@@ -335,7 +338,7 @@ impl Report<'_> {
                     Outcome::Missing => {}
                     Outcome::Decided(decided) => {
                         end.samples += 1;
-                        let value = |(unit, is_counted): &(&str, fn(Kind) -> bool)| {
+                        let value = |(unit, is_counted): &Counted| {
                             let count = decided.count(*is_counted);
                             Value::new(unit, Figure::Exact(count as f64))
                         };

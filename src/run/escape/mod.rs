@@ -318,11 +318,11 @@ impl Surveyed {
 pub fn leave_out_untold(surveyed: &mut [Surveyed]) -> Option<(usize, usize)> {
     let is_append = |one: &Decision| one.text.starts_with("append ");
     let mut counts = [0; 2];
-    let of_appends = |one: &mut Surveyed, mut act: &mut dyn FnMut(usize, &mut Vec<Decision>)| {
+    let of_appends = |one: &mut Surveyed, act: &mut dyn FnMut(usize, &mut Vec<Decision>)| {
         for (side, outcome) in one.sides.iter_mut().enumerate() {
             if let Outcome::Decided(decided) = outcome {
                 let files = decided.0.values_mut();
-                files.for_each(|file| (&mut act)(side, &mut file.decisions));
+                files.for_each(|file| act(side, &mut file.decisions));
             }
         }
     };
