@@ -57,12 +57,16 @@ pub(super) fn find(
 }
 
 /// A compiler with its flags, as reports tell of it.
-pub(super) fn who((program, sha256): (&Path, &str), version: &str, flags: &[OsString]) -> Who {
+pub(super) fn who(programs: &[(&Path, &str)], version: &str, flags: &[OsString]) -> Who {
     let flags = flags.iter().map(|flag| flag.to_string_lossy());
+    let told =
+        |(program, sha256): &(&Path, &str)| (program.display().to_string(), (*sha256).to_owned());
+    let (program, sha256) = programs.first().map(told).unwrap_or_default();
     Who {
         version: version.to_owned(),
-        program: program.display().to_string(),
-        sha256: sha256.to_owned(),
+        program,
+        sha256,
+        proper: programs.get(1).map(told),
         flags: flags.collect::<Vec<_>>().join(" "),
     }
 }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
-use tempfile::TempDir;
 
 use super::compilers::{self, Outlet, find, progress, refused, usage, words};
 use super::identity::Identity;
@@ -21,8 +20,9 @@ use crate::run::build::repository::Repository;
 use crate::run::compiler::cache::Cache;
 use crate::run::compiler::go::Go;
 use crate::run::compiler::invocation::Limits;
+use crate::run::compiler::scratch::Scratch;
 use crate::run::compiler::source::{Package, Source};
-use crate::run::compiler::workbench::{self, Workbench};
+use crate::run::compiler::workbench::Workbench;
 use crate::run::compiler::{Compiler, Language, parallel};
 use crate::run::escape::{self, Change, Outcome, Side, Surveyed};
 use crate::run::identical::SIDES;
@@ -148,7 +148,7 @@ struct Place {
     /// Where it does; `None` for a GOROOT's own.
     directory: Option<PathBuf>,
     /// What holds the directory, if it is ours.
-    checkout: Option<TempDir>,
+    checkout: Option<Scratch>,
 }
 
 impl Arguments {
@@ -240,7 +240,7 @@ impl Arguments {
         let whos = compilers
             .iter()
             .zip(&flags)
-            .map(|(go, flags)| compilers::who((&go.compile, &go.sha256), &go.version, flags));
+            .map(|(go, flags)| compilers::who(&[(&go.compile, &go.sha256)], &go.version, flags));
         let report = Report {
             compilers: whos.collect(),
             notes,
@@ -471,7 +471,7 @@ fn place(named: &str, usual: Option<&Go>, limits: Limits<'_>) -> anyhow::Result<
     let commit = commit.map_err(|cause| mistaken(cause.to_string()))?;
     let prefix = repository.ask(&["rev-parse", "--show-prefix"], limits);
     let prefix = prefix.map_err(refused)?;
-    let checkout = workbench::scratch().map_err(refused)?;
+    let checkout = Scratch::new().map_err(refused)?;
     let tree = checkout.path().join("tree");
     repository
         .check_out(&commit, &tree, limits)

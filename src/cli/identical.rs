@@ -180,7 +180,7 @@ fn compare(arguments: &Arguments, limits: Limits<'_>) -> anyhow::Result<u8> {
         jobs: arguments.jobs.unwrap_or_else(parallel::cpus),
     };
     let compilers = [(&old, &job.flags[0]), (&new, &job.flags[1])]
-        .map(|(one, flags)| compilers::who(one.program(), one.version(), flags));
+        .map(|(one, flags)| compilers::who(&one.programs(), one.version(), flags));
     match (&old, &new) {
         (Compiler::Go(old), Compiler::Go(new)) => job.packages([old, new], compilers, &mut outlet),
         (Compiler::Go(_), _) | (_, Compiler::Go(_)) => {

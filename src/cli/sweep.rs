@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use tempfile::TempDir;
 
 mod attribution;
 
@@ -25,8 +24,9 @@ use crate::run::compilation::{Again, Compilation, Conditions, Jobs};
 use crate::run::compiler::cache::Cache;
 use crate::run::compiler::go::Go;
 use crate::run::compiler::invocation::{Invocation, Limits, Words};
+use crate::run::compiler::scratch::Scratch;
 use crate::run::compiler::source::Source;
-use crate::run::compiler::workbench::{self, Workbench};
+use crate::run::compiler::workbench::Workbench;
 use crate::run::compiler::{Compiler, Language, parallel};
 use crate::run::interrupt::Interrupt;
 use crate::run::noise::Noise;
@@ -206,7 +206,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     };
     let outlet = arguments.verdict.as_deref().map(Outlet::create);
     let outlet = outlet.transpose()?;
-    let scratch = workbench::scratch().map_err(refused)?;
+    let scratch = Scratch::new().map_err(refused)?;
     let swept = match &arguments.param {
         Some((key, values)) => arguments.commands(key, values),
         None => arguments.go_heap(&scratch, limits),
@@ -387,7 +387,7 @@ impl Arguments {
     }
 
     /// The heap of a Go compiler.
-    fn go_heap(&self, scratch: &TempDir, limits: Limits<'_>) -> anyhow::Result<Swept> {
+    fn go_heap(&self, scratch: &Scratch, limits: Limits<'_>) -> anyhow::Result<Swept> {
         let named = self.compiler.as_deref().unwrap_or_default();
         let Compiler::Go(go) =
             Compiler::find(named, Some(Language::Go), limits).map_err(mistaken)?

@@ -38,6 +38,8 @@ pub struct Who {
     pub program: String,
     /// Its hash.
     pub sha256: String,
+    /// The name and the hash of the program that does its work, where that is another.
+    pub proper: Option<(String, String)>,
     /// Its flags.
     pub flags: String,
 }
@@ -248,6 +250,9 @@ impl Who {
             "version": self.version,
             "program": self.program,
             "sha256": self.sha256,
+            "proper": self.proper.as_ref().map(|(program, sha256)| {
+                json!({ "program": program, "sha256": sha256 })
+            }),
             "flags": self.flags,
         })
     }
@@ -260,11 +265,16 @@ pub(super) fn write_compilers(text: &mut String, labels: &[&str], all: &[Who], n
             "" => String::new(),
             flags => format!("  {flags}"),
         };
-        let hash = who.sha256.get(..12).unwrap_or(&who.sha256);
+        let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
+        let mut hash = format!("{}…", short(&who.sha256));
+        if let Some((program, sha256)) = &who.proper {
+            let name = program.rsplit('/').next().unwrap_or(program);
+            let _ = write!(hash, ", {name} {}…", short(sha256));
+        }
         // A String takes all that is written to it.
         let _ = writeln!(
             text,
-            "{label}  {}  {} (sha256 {hash}…){flags}",
+            "{label}  {}  {} (sha256 {hash}){flags}",
             who.version, who.program
         );
     }

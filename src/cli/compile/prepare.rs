@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tempfile::TempDir;
 
 use super::proof::{self, Proof, Side};
 use super::{Arguments, Variant, mistaken, refused, template};
@@ -17,6 +16,7 @@ use crate::run::compilation::{Again, Jobs, suite};
 use crate::run::compiler::cache::Cache;
 use crate::run::compiler::go::Go;
 use crate::run::compiler::invocation::{End, Limits};
+use crate::run::compiler::scratch::Scratch;
 use crate::run::compiler::source::{Package, Source};
 use crate::run::compiler::template::Template;
 use crate::run::compiler::workbench::Workbench;
@@ -29,7 +29,7 @@ pub(super) struct Preparation<'a> {
     pub(super) arguments: &'a Arguments,
     pub(super) variants: &'a [Variant],
     pub(super) cache: &'a Cache,
-    pub(super) scratch: &'a TempDir,
+    pub(super) scratch: &'a Scratch,
     pub(super) limits: Limits<'a>,
     pub(super) progress: ProgressBar,
 }

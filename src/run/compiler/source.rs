@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::cache::{self, Cache};
 use super::go::{Go, Toolchain};
 use super::invocation::{Invocation, Limits, Words};
+use super::scratch::Scratch;
 use super::workbench::INPUTS;
 use crate::sample::Cause;
 
@@ -124,8 +125,8 @@ impl Source {
             .into();
         arguments.extend([format!("-json={FIELDS}").into(), "--".into()]);
         arguments.extend(patterns.iter().map(OsString::from));
-        let list = tempfile::NamedTempFile::new()
-            .map_err(|error| cache::unwritable(&std::env::temp_dir(), &error))?;
+        let scratch = Scratch::new()?;
+        let list = scratch.path().join("list");
         let invocation = Invocation {
             program: toolchain.go.clone(),
             arguments,
@@ -135,12 +136,12 @@ impl Source {
                 true => Some(toolchain.root.join("src")),
                 false => directory.map(Path::to_owned),
             },
-            words: Words::OutputTo(list.path().to_owned()),
+            words: Words::OutputTo(list.clone()),
             ..Invocation::default()
         };
         let ended = invocation.run(limits)?;
         let complaints = ended.text();
-        let list = fs::read(list.path())
+        let list = fs::read(&list)
             .map_err(|error| Cause::new(format!("cannot read what go list printed: {error}")))?;
         // With its errors in the list it succeeds all the same.
         let is_full = |text: &[u8]| memchr::memmem::find(text, NO_ROOM.as_bytes()).is_some();
@@ -343,8 +344,7 @@ impl Package {
         if self.assembly.is_empty() {
             return Ok(None);
         }
-        let scratch = tempfile::tempdir()
-            .map_err(|error| cache::unwritable(&std::env::temp_dir(), &error))?;
+        let scratch = Scratch::new()?;
         let output = scratch.path().join("symabis");
         // What the compiler would write there is not known before it has run.
         let header = scratch.path().join("go_asm.h");

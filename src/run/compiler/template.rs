@@ -36,8 +36,10 @@ pub struct Template {
     pub version: String,
     /// The file that is executed.
     pub program: PathBuf,
-    /// Its hash. A driver such as gcc has others do the work, which its version stands for.
+    /// Its hash.
     pub sha256: String,
+    /// The program that does the work for a driver such as gcc, and its hash.
+    pub proper: Option<(PathBuf, String)>,
     /// Lines of its log that tell the time of a phase.
     pub phases: Option<Regex>,
     definition: Definition,
@@ -81,7 +83,24 @@ impl Template {
             environment: BTreeMap::new(),
             phases: None,
         };
-        Template::called(command, definition, limits)
+        let mut template = Template::called(command, definition, limits)?;
+        template.proper = template.proper(limits)?;
+        Ok(template)
+    }
+
+    /// The compiler that gcc calls for this language; clang has it all in one.
+    fn proper(&self, limits: Limits<'_>) -> Result<Option<(PathBuf, String)>, Cause> {
+        let option = match self.program.to_string_lossy().contains("++") {
+            true => "-print-prog-name=cc1plus",
+            false => "-print-prog-name=cc1",
+        };
+        let said = self.invocation(vec![option.into()]).run(limits)?;
+        let path = said.first_line().map(PathBuf::from);
+        // Who does not know where prints the bare name.
+        let Some(path) = path.filter(|path| said.failure().is_none() && path.is_absolute()) else {
+            return Ok(None);
+        };
+        Ok(cache::sha256(&path).ok().map(|sha256| (path, sha256)))
     }
 
     /// rustc.
@@ -177,6 +196,7 @@ impl Template {
             phases: phases.transpose()?,
             program: path,
             sha256,
+            proper: None,
             definition,
         };
         if let Some(asked) = asked {

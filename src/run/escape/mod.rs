@@ -13,8 +13,9 @@ use std::path::Path;
 use crate::format::pprof::{Allocation, Profile};
 use crate::run::compiler::invocation::Limits;
 use crate::run::compiler::parallel;
+use crate::run::compiler::scratch::Scratch;
 use crate::run::compiler::source::Package;
-use crate::run::compiler::workbench::{self, Workbench};
+use crate::run::compiler::workbench::Workbench;
 use crate::sample::Cause;
 use decisions::{Decision, Kind};
 use difference::Lines;
@@ -144,7 +145,7 @@ fn decide(side: &Side<'_>, package: &Package, limits: Limits<'_>) -> Result<Deci
     if let Some(signal) = limits.interrupt.caught() {
         return Err(Cause::new(format!("stopped by {signal}")));
     }
-    let scratch = workbench::scratch()?;
+    let scratch = Scratch::new()?;
     let log = scratch.path().join("log");
     let mut into_log = OsString::from("-json=0,");
     into_log.push(&log);
