@@ -76,8 +76,8 @@ pub(super) struct Arguments {
     )]
     flags: String,
 
-    /// Leave out the second compilation of each sample, and with it allocations and garbage
-    /// collections.
+    /// Leave out the second compilation of each sample, and with it allocations, garbage
+    /// collections, and the phases of gcc.
     #[arg(long)]
     no_alloc: bool,
 

@@ -202,8 +202,13 @@ impl Preparation<'_> {
             let output = format!("{stem}.{}", template.output_suffix());
             let job = template.job(file, flags, &self.scratch.path().join(output));
             let again = template.phases.clone();
+            let again = again.filter(|_| !self.arguments.no_alloc).map(|pattern| {
+                let flags = [&flags[..], &template.phase_flags].concat();
+                let job = template.job(file, &flags, &job.output);
+                Again::Logged(job.invocation, pattern)
+            });
             Ok(Jobs {
-                again: again.map(|pattern| Again::Logged(job.invocation.clone(), pattern)),
+                again,
                 phases: None,
                 output: Some(job.output),
                 measured: job.invocation,

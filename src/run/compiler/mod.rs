@@ -111,7 +111,7 @@ impl Compiler {
     /// All files that do its work, and their hashes; the one that is executed first.
     pub fn programs(&self) -> Vec<(&Path, &str)> {
         let mut programs = vec![self.program()];
-        if let Compiler::C(template) = self {
+        if let Compiler::C(template) | Compiler::Rustc(template) = self {
             let proper = template.proper.iter();
             programs.extend(proper.map(|(path, sha256)| (&**path, &**sha256)));
         }
