@@ -422,9 +422,26 @@ fn gcc_tells_its_phases_and_is_held_against_clang() {
         return;
     };
     let directory = scripted(&[]);
+    // It leaves out phases that took no time by its clock of hundredths of a second.
+    let function = |at| {
+        format!(
+            "int f{at}(int *a, int n) {{ int s = {at}; while (n--) s += a[n] * {at}; return s; }}\n"
+        )
+    };
+    let text: String = (0..60).map(function).collect();
+    fs::write(directory.path().join("a.c"), text).unwrap();
     let new = format!("new={clang}");
     let run = |rest: &[&str]| {
-        let options = ["a.c", "--lang", "c", "-r", "2", "-o", "records"];
+        let options = [
+            "a.c",
+            "--lang",
+            "c",
+            "--flags=-O2",
+            "-r",
+            "2",
+            "-o",
+            "records",
+        ];
         let variants = ["old=gcc", &new];
         let mut command = compile(directory.path(), &variants, &[&options[..], rest].concat());
         finish(&mut command).exits(0);
@@ -432,15 +449,12 @@ fn gcc_tells_its_phases_and_is_held_against_clang() {
     };
     let records = run(&[]);
     let all = samples(&records);
-    for phase in ["parsing", "opt_and_generate"] {
-        let name = format!("a.c/phase={phase}");
-        let own = of(&all, &name, "old");
-        assert_eq!(own.len(), 2, "{name}");
-        // It tells hundredths of a second.
-        assert!(own.iter().all(|one| exact(one, "sec/op") < 10.0));
-        // clang's passes are no phases: they run within one another.
-        assert_eq!(of(&all, &name, "new").len(), 0);
-    }
+    let name = "a.c/phase=opt_and_generate";
+    let own = of(&all, name, "old");
+    assert_eq!(own.len(), 2);
+    assert!(own.iter().all(|one| exact(one, "sec/op") > 0.0));
+    // clang's passes are no phases: they run within one another.
+    assert_eq!(of(&all, name, "new").len(), 0);
     assert!(exact(of(&all, "a.c", "new")[0], "object-bytes") > 100.0);
     let records = run(&["--no-alloc"]);
     let has_phase = |one: &&Sample| !one.benchmark.parameters().is_empty();
