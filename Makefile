@@ -23,7 +23,7 @@ STATIC = $(shell mkdir -p $(TARGET); echo 'int main(void) { return 0; }' | \
 # rustup puts cargo here; a shell that is older than that does not know.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: build run test test-vm lint bpf bpf-check fuzz bench install uninstall clean setup toolchain toolchains peers help
+.PHONY: build run test test-vm lint bpf bpf-check fuzz bench trial install uninstall clean setup toolchain toolchains peers help
 
 build: toolchain ## Build the release.
 	$(CARGO) rustc --locked --release --bin poise -- $(if $(STATIC),-C target-feature=+crt-static)
@@ -117,6 +117,12 @@ fuzz: toolchain ## Feed garbage to the reader of every input format, a minute ea
 
 bench: build peers ## Measure what poise costs beside hyperfine, perf and a C loop: about a minute.
 	POISE=$(abspath $(POISE)) CFLAGS='$(if $(STATIC),-static)' $(CARGO) bench --locked --bench peers
+
+# Repositories that are bisected.
+TRIES ?= 10
+
+trial: build ## Bisect generated repositories by time, and tell how often that is right: minutes.
+	tests/trial/bisect.sh $(POISE) $(TRIES)
 
 install: $(POISE) ## Install the program, its manual pages and shell completions under PREFIX.
 	@to='$(DESTDIR)$(PREFIX)'

@@ -256,6 +256,9 @@
 //! it, when it is given the same level and shows the same units, for its family is all that it
 //! shows.
 //!
+//! - With `--profile` a run is one of a profiler ([`run::profiled`]): the whole is judged as ever, and
+//!   what was found in it (each syscall, each kind of fault) stands beside in tables of its own. What
+//!   a run does not tell of is nothing of it there, and counts as such.
 //! - A pair is what stood in one round. One void run voids its round; what is void is decided from
 //!   the noise values in the record, never from the figure.
 //! - Changes are judged at the looks of the rule and nowhere else; the rule stands in the header.

@@ -15,10 +15,15 @@ use super::Usage;
 use super::contest::{Contest, ContestOptions, Rounds};
 use super::hold::{MeasureOptions, Stage};
 use super::options::{self, Bound, ChildOptions, EventOptions, OutputOptions};
+use super::parts::Parts;
 use crate::compare;
+use crate::perf::catalog::Catalog;
 use crate::run::command::{self, Command, Output};
+use crate::run::faults::watch::LOOK;
 use crate::run::interrupt::Interrupt;
-use crate::run::{self, Workload};
+use crate::run::profiled::{Profile, Profiled};
+use crate::run::syscalls::How;
+use crate::run::{self, Workload, faults, syscalls};
 use crate::sample::{Name, Warning};
 use crate::sys::perf_event::Target;
 
@@ -78,6 +83,11 @@ pub(super) struct Arguments {
     #[arg(long)]
     shell: bool,
 
+    /// Profile the syscalls or the page faults of every run, as poise syscalls and poise faults do,
+    /// and compare those.
+    #[arg(long, value_name = "syscalls|faults", value_enum, hide_possible_values = true, conflicts_with_all = ["event", "name"])]
+    profile: Option<ProfileOption>,
+
     /// Call the benchmark NAME instead of the commands' program.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -102,6 +112,37 @@ pub(super) struct Arguments {
     output: OutputOptions,
 }
 
+/// What is profiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ProfileOption {
+    Syscalls,
+    Faults,
+}
+
+impl ProfileOption {
+    /// The unit of the whole that decides unless the user says which.
+    fn usual(self) -> &'static str {
+        match self {
+            ProfileOption::Syscalls => "calls",
+            ProfileOption::Faults => "faults",
+        }
+    }
+
+    /// Which parts are told, and which units of them.
+    fn parts(self, facts: [(String, String); 2]) -> Parts {
+        match self {
+            ProfileOption::Syscalls => {
+                Parts::new(&[syscalls::EACH], &["calls", "total-sec"], facts)
+            }
+            ProfileOption::Faults => Parts::new(
+                &["FaultKind", "FaultMapping"],
+                &["faults", "handler-sec"],
+                facts,
+            ),
+        }
+    }
+}
+
 /// One of the things compared.
 struct Variant {
     name: String,
@@ -117,7 +158,10 @@ struct Binary {
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let variants = arguments.variants()?;
-    let wanted = arguments.events.wanted(DEFAULT_EVENTS)?;
+    let wanted = match arguments.profile {
+        None => arguments.events.wanted(DEFAULT_EVENTS)?,
+        Some(_) => Catalog::default().parse(faults::EVENTS)?,
+    };
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let stage = Stage::set(&arguments.hold, &arguments.child, Bound::usual, &interrupt)?;
     let (plan, mut doubts) = options::plan(&wanted, Target::Myself);
@@ -132,6 +176,10 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         None => Name::new(&program_name(&variants)),
     };
     let tick_sec = options::tick_sec(stage.surroundings.cpus.as_ref());
+    let profile = arguments.profile.map(|profile| match profile {
+        ProfileOption::Syscalls => Profile::Syscalls(How::default()),
+        ProfileOption::Faults => Profile::Faults(&plan),
+    });
     let mut workloads: Vec<Box<dyn Workload + '_>> = Vec::new();
     for variant in &variants {
         let options = command::Options {
@@ -139,13 +187,15 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             output: Output::Null,
             prepare: arguments.prepare.clone(),
             timeout: arguments.timeout,
-            interval: None,
+            interval: (arguments.profile == Some(ProfileOption::Faults)).then_some(LOOK),
             surroundings: stage.surroundings.clone(),
             ignore_failure: false,
             tick_sec,
         };
-        let command = Command::new(name.clone(), &variant.name, options, &plan)?;
-        workloads.push(Box::new(command));
+        workloads.push(match &profile {
+            None => Box::new(Command::new(name.clone(), &variant.name, options, &plan)?),
+            Some(profile) => Box::new(Profiled::new(&variant.name, options, profile)?),
+        });
     }
 
     let unchanged = || {
@@ -180,7 +230,11 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     contest
         .facts
         .push((compare::SHA256.to_owned(), serde_json::to_string(&hashes)?));
-    contest.run(&stage, &mut workloads, &interrupt)
+    let names: Vec<String> = variants.iter().map(|one| one.name.clone()).collect();
+    let facts = contest.of_contest(&names)?;
+    let parts = arguments.profile.map(|profile| profile.parts(facts));
+    let usual = arguments.profile.map_or("sec/op", ProfileOption::usual);
+    contest.run(&[usual], parts, &stage, &mut workloads, &interrupt)
 }
 
 impl Arguments {

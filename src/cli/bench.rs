@@ -262,7 +262,7 @@ fn contest(
         doubts,
         valid: &|| Ok(()),
     };
-    contest.run(stage, &mut workloads, interrupt)
+    contest.run(&["sec/op"], None, stage, &mut workloads, interrupt)
 }
 
 /// The loops with their parameters, for people.

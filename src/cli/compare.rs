@@ -12,7 +12,7 @@ use serde_json::json;
 use super::options::{level, share};
 use super::verdict::Outlet;
 use super::{Usage, verdict};
-use crate::compare::{Collection, Options, STOP_RULE, Tables};
+use crate::compare::{Collection, Options, Tables, VARIANTS};
 use crate::format::{Entry, Reader, Source};
 use crate::query::{Expressions, Query};
 use crate::report::{tables, text};
@@ -183,7 +183,7 @@ struct Input {
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     // What is wrong with the expressions is said before any file is read.
-    arguments.query(".file")?;
+    arguments.query(Columns::Files)?;
     let inputs: Vec<Input> = arguments.files.iter().map(Input::new).collect();
     for input in &inputs {
         input.check()?;
@@ -202,12 +202,8 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         let mut fresh = true;
         while let Some(entry) = reader.entry() {
             if collection.is_none() {
-                let col = if one && is_of_ab(&entry) {
-                    "variant"
-                } else {
-                    ".file"
-                };
-                collection = Some(Collection::new(arguments.query(col)?));
+                let columns = Columns::of(&entry, one);
+                collection = Some(Collection::new(arguments.query(columns)?));
             }
             let Some(collection) = &mut collection else {
                 continue;
@@ -268,23 +264,56 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     })
 }
 
-/// Whether a file that begins so is of variants.
-fn is_of_ab(first: &Entry<'_>) -> bool {
-    match first {
-        Entry::Record(Record::Header(header)) => header.machine.contains_key(STOP_RULE),
-        _ => false,
+/// What is compared, unless the user says otherwise.
+#[derive(Clone, Copy, Debug)]
+enum Columns {
+    /// The files, or what the user calls them.
+    Files,
+    /// The files; the names that their variants were given are only names.
+    FilesOfOneVariant,
+    /// The variants in the one file that there is.
+    Variants,
+}
+
+impl Columns {
+    /// Those of files of which the first begins so; `one` when there is but one.
+    fn of(first: &Entry<'_>, one: bool) -> Columns {
+        let Entry::Record(Record::Header(header)) = first else {
+            return Columns::Files;
+        };
+        let names = header.machine.get(VARIANTS);
+        let names = names.and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
+        match names.map_or(0, |names| names.len()) {
+            0 => Columns::Files,
+            _ if one => Columns::Variants,
+            1 => Columns::FilesOfOneVariant,
+            _ => Columns::Files,
+        }
     }
 }
 
 impl Arguments {
-    /// How results are sorted, by columns of `col` unless the user says otherwise.
-    fn query(&self, col: &str) -> Result<Query, Usage> {
+    /// How results are sorted, by these columns unless the user says otherwise.
+    fn query(&self, columns: Columns) -> Result<Query, Usage> {
+        let (col, passed_over) = match columns {
+            Columns::Files => (".file", ""),
+            Columns::FilesOfOneVariant => (".file", "variant"),
+            Columns::Variants => ("variant", ""),
+        };
+        let is_named = |keys: &String| keys.contains("variant");
+        let is_chosen = [&self.table, &self.row, &self.ignore]
+            .into_iter()
+            .any(is_named);
+        let ignore = match self.ignore.is_empty() && !is_chosen && self.col.is_none() {
+            true => passed_over.to_owned(),
+            false => self.ignore.clone(),
+        };
         let expressions = Expressions {
             filter: &self.filter,
             table: &self.table,
             row: &self.row,
             col: self.col.as_deref().unwrap_or(col),
-            ignore: &self.ignore,
+            ignore: &ignore,
         };
         Query::new(&expressions).map_err(|error| Usage::new(error.to_string()))
     }

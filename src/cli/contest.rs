@@ -12,14 +12,15 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::hold::Stage;
 use super::options::{OutputOptions, level, share};
+use super::parts::{self, Parts};
 use super::recorder::Recorder;
 use super::verdict::Outlet;
 use super::{Usage, verdict};
-use crate::compare::{self, Judge, Judgement, Trial};
+use crate::compare::{self, Judge, Judgement, Tables, Trial};
 use crate::machine::Roots;
 use crate::report::comparison::{self, Judged};
 use crate::report::summary::Stream;
-use crate::report::text;
+use crate::report::{tables, text};
 use crate::run::interrupt::Interrupt;
 use crate::run::noise::Noise;
 use crate::run::schedule::{Limits, Schedule};
@@ -96,24 +97,48 @@ pub(super) struct Played {
 
 impl Contest<'_> {
     /// Runs it, tells what came of it, and gives the exit code. All workloads are variants of one
-    /// benchmark.
+    /// benchmark, which the `usual` units decide unless the user says which; its `parts` are told
+    /// beside.
     pub(super) fn run(
         self,
+        usual: &[&str],
+        mut parts: Option<Parts>,
         stage: &Stage,
         workloads: &mut [Box<dyn Workload + '_>],
         interrupt: &Interrupt,
     ) -> anyhow::Result<u8> {
-        let chosen = self.options.chosen(&["sec/op"])?;
+        let chosen = self.options.chosen(usual)?;
         let outlets = Outlets::create(self.options)?;
-        let played = self.play(&chosen, stage, workloads, interrupt, &mut |_| {})?;
+        let whole = workloads[0].benchmark().clone();
+        let mut also = |record: &Record| {
+            parts
+                .iter_mut()
+                .for_each(|parts| parts.take(record, &whole));
+        };
+        let played = self.play(&chosen, stage, workloads, interrupt, &mut also)?;
         let Some((_, trial)) = played.trials.first() else {
             return Ok(0);
         };
         let judged = judged(&[trial], &self.judge(), &chosen, true).remove(0);
         self.tell(trial, &judged)?;
+        let parts = parts.map(|parts| parts.tables(self.options)).transpose()?;
+        if let Some(parts) = &parts {
+            let style = text::Style {
+                width: super::columns(),
+            };
+            let (shown, hidden) = parts::that_matter(parts);
+            self.show(|| {
+                let mut text = "\nin each run, a family of its own\n\n".to_owned();
+                text.extend(tables::text(&shown, style));
+                if hidden > 0 {
+                    text += &format!("! {hidden} rows are not shown: no change, or undecided and below 2 % of all\n");
+                }
+                text
+            })?;
+        }
         self.tell_failures(&played.stream)?;
         let tally = played.ended?;
-        outlets.write_trial(trial, &judged)?;
+        outlets.write_trial(trial, &judged, parts.as_ref())?;
         Ok(self.code(&tally, gate(&judged)))
     }
 
@@ -334,12 +359,21 @@ impl Outlets {
         })
     }
 
-    fn write_trial(self, trial: &Trial, judged: &[Judged]) -> anyhow::Result<()> {
+    fn write_trial(
+        self,
+        trial: &Trial,
+        judged: &[Judged],
+        parts: Option<&Tables>,
+    ) -> anyhow::Result<()> {
         let all = judged.iter().flat_map(|one| {
             (0..one.variants.len()).map(move |at| comparison::json(trial, one, at))
         });
-        let document = verdict::document(gate(judged), all.collect())?;
-        let markdown = comparison::markdown(trial, judged);
+        let beside = parts
+            .into_iter()
+            .flat_map(|parts| verdict::of(parts, false));
+        let document = verdict::document(gate(judged), all.chain(beside).collect())?;
+        let mut markdown = comparison::markdown(trial, judged);
+        markdown.extend(parts.map(|parts| tables::markdown(&parts::that_matter(parts).0)));
         self.write(&document, &markdown, &annotations(trial, judged))
     }
 

@@ -65,6 +65,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DURATION", requires = "cost", value_parser = options::duration)]
     time: Option<Duration>,
 
+    /// Call the variant NAME in the records, so that profiles can be compared.
+    #[arg(long, value_name = "NAME", default_value = "base")]
+    variant: String,
+
     /// Draw all orders from this seed.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
@@ -133,7 +137,7 @@ fn watch(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyhow:
         RungOption::Counters => Rung::Counters,
     });
     let (watch, why) = Watch::choose(only, arguments.stacks)?;
-    let subject = match arguments.pid {
+    let mut subject = match arguments.pid {
         Some(pid) => Subject::Process {
             pid,
             timeout: arguments.timeout,
@@ -150,6 +154,7 @@ fn watch(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyhow:
         })?)),
     };
     let mut recorder = Recorder::open(&arguments.output)?;
+    recorder.variant(&arguments.variant)?;
     recorder.fact("rung", watch.rung().word().to_owned());
     let seed = options::seed(arguments.seed);
     recorder
@@ -168,11 +173,11 @@ fn watch(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyhow:
         }
         in_order(&mut stream);
     }
-    let mut observed = faults::observe(subject, watch, &plan, interrupt)?;
+    let mut observed = faults::observe(&mut subject, watch, &plan, interrupt)?;
     if let Some(base) = price(&stream, "4k") {
         observed.price(base, price(&stream, "thp"));
     }
-    let samples = observed.samples("base");
+    let samples = observed.samples(&arguments.variant);
     tally.interrupted = observed.interrupted;
     let mut written = Ok(());
     for sample in &samples {

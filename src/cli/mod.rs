@@ -19,6 +19,7 @@ mod hold;
 mod identical;
 mod identity;
 mod options;
+mod parts;
 mod recorder;
 mod stat;
 mod sweep;

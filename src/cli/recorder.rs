@@ -15,6 +15,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, P
 use super::Usage;
 use super::hold::Stage;
 use super::options::OutputOptions;
+use crate::compare;
 use crate::format::{Format, Writer};
 use crate::machine::facts::{Facts, Roots};
 use crate::report::summary::Stream;
@@ -80,6 +81,14 @@ impl Recorder {
     /// Keeps one more fact of the run for its header.
     pub(super) fn fact(&mut self, key: &str, value: String) {
         self.facts.push((key.to_owned(), value));
+    }
+
+    /// Tells in the header that all is of the variant with this name, if the user has named it.
+    pub(super) fn variant(&mut self, name: &str) -> anyhow::Result<()> {
+        if name != "base" {
+            self.fact(compare::VARIANTS, serde_json::to_string(&[name])?);
+        }
+        Ok(())
     }
 
     /// Says how the stage is set and what else is doubtful of the whole run, and writes the header.

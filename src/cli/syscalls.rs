@@ -165,10 +165,11 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         interval: arguments.interval,
         duty: arguments.duty.map(|share| (share, seed)),
         rung: arguments.rung.map(Rung::from),
-        sys: "/sys".into(),
+        ..How::default()
     };
     let mut subject = arguments.subject(&stage, how.tick())?;
     let mut recorder = Recorder::open(&arguments.output_options)?;
+    recorder.variant(&arguments.variant)?;
     recorder
         .begin(seed, &stage, Vec::new())
         .map_err(run::Error::Output)?;

@@ -8,6 +8,8 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::exit;
+use crate::compare::Tables;
+use crate::report::tables;
 use crate::stats::comparison::Gate;
 
 /// The exit code that tells the gate.
@@ -65,6 +67,14 @@ impl Outlet {
         let written = self.file.write_all(text.as_bytes());
         written.with_context(|| format!("cannot write {}", self.path.display()))
     }
+}
+
+/// The verdicts of all `tables`.
+pub(super) fn of(tables: &Tables, are_chosen: bool) -> impl Iterator<Item = Value> {
+    tables::verdicts(tables).into_iter().map(move |mut one| {
+        one["chosen"] = json!(are_chosen);
+        one
+    })
 }
 
 /// `verdicts` as a JSON document.

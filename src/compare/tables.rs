@@ -55,6 +55,34 @@ pub struct Table {
     pub notes: Vec<String>,
 }
 
+impl Table {
+    /// Leaves only the rows that are to be kept, with their notes. There are no means any longer:
+    /// those of chosen rows tell nothing.
+    pub fn retain(&mut self, keep: impl FnMut(&Row) -> bool) {
+        self.rows.retain(keep);
+        self.geomeans.clear();
+        let mut kept = Vec::new();
+        let mut renumber = |note: &mut u32| {
+            let at = kept.iter().position(|old| old == note);
+            let at = at.unwrap_or_else(|| {
+                kept.push(*note);
+                kept.len() - 1
+            });
+            *note = at as u32;
+        };
+        let cells = self.rows.iter_mut().flat_map(|row| row.cells.iter_mut());
+        for cell in cells.flatten() {
+            let of_change = cell.change.iter_mut().flat_map(|change| &mut change.notes);
+            cell.notes
+                .iter_mut()
+                .chain(of_change)
+                .for_each(&mut renumber);
+        }
+        let text = |note: u32| self.notes[note as usize].clone();
+        self.notes = kept.into_iter().map(text).collect();
+    }
+}
+
 /// One row of a table.
 #[derive(Clone, Debug)]
 pub struct Row {

@@ -211,7 +211,7 @@ fn shown_notes(table: &Table) -> &[String] {
         cell.notes.iter().chain(of_change)
     });
     let last = of_rows.max().map_or(0, |&last| last as usize + 1);
-    match table.rows.len() > 1 {
+    match has_geomean(table) {
         true => &table.notes,
         false => &table.notes[..last.min(table.notes.len())],
     }
@@ -279,9 +279,13 @@ fn lines(table: &Table, mut sink: impl FnMut(String)) {
         lines
     };
     in_order(table.rows.len(), 256, some, &mut sink);
-    if table.rows.len() > 1 {
+    if has_geomean(table) {
         sink(geomean_fields(table).join("\0"));
     }
+}
+
+fn has_geomean(table: &Table) -> bool {
+    table.rows.len() > 1 && !table.geomeans.is_empty()
 }
 
 fn write_fields(table: &Table, row: &Row, line: &mut String) {
@@ -310,7 +314,14 @@ fn write_fields(table: &Table, row: &Row, line: &mut String) {
             continue;
         }
         match cell.as_ref().and_then(|cell| cell.change.as_deref()) {
-            None => field(format_args!("{BREAK}{BREAK}{BREAK}{BREAK}")),
+            None => {
+                let word = match (&row.cells[0], cell) {
+                    (None, Some(_)) => "appeared",
+                    (Some(_), None) => "vanished",
+                    _ => "",
+                };
+                field(format_args!("{BREAK}{BREAK}{BREAK}{word}{BREAK}"));
+            }
             Some(change) => {
                 field(format_args!("{}", share(table, change)));
                 field(format_args!("{}", bounds(table, change)));

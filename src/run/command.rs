@@ -200,6 +200,24 @@ impl Prepared {
         }
     }
 
+    /// Does what comes before the run of this turn: the command of the user that prepares it, and
+    /// the padding of the environment.
+    pub(super) fn prepare(
+        &mut self,
+        options: &Options,
+        turn: &Turn,
+        interrupt: &Interrupt,
+    ) -> Result<(), Error> {
+        if let Some(prepare) = &options.prepare {
+            run_prepare(prepare, interrupt)?;
+        }
+        if let Some(bytes) = options.surroundings.padding_bytes(turn) {
+            let padded = self.launcher.pad(bytes);
+            padded.map_err(Error::system("lengthen the environment"))?;
+        }
+        Ok(())
+    }
+
     /// The child of this program that waits for its release.
     pub(super) fn start(&mut self) -> Result<Child, Error> {
         let started = self.launcher.start();
@@ -311,15 +329,9 @@ impl Workload for Command<'_> {
         interrupt: &Interrupt,
         partly: &mut dyn FnMut(Observed) -> io::Result<()>,
     ) -> Result<Outcome, Error> {
-        if let Some(prepare) = &self.options.prepare {
-            run_prepare(prepare, interrupt)?;
-        }
+        self.prepared.prepare(&self.options, turn, interrupt)?;
         if let Some(signal) = interrupt.caught() {
             return Ok(Outcome::Interrupted(signal));
-        }
-        if let Some(bytes) = self.options.surroundings.padding_bytes(turn) {
-            let padded = self.prepared.launcher.pad(bytes);
-            padded.map_err(Error::system("lengthen the environment"))?;
         }
         let rotation = (!turn.only).then_some(turn.order.round);
         let child = self.prepared.start()?;

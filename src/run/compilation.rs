@@ -17,7 +17,7 @@ use super::compiler::invocation::{End, Invocation, Limits};
 use super::interrupt::Interrupt;
 use super::schedule::Turn;
 use super::surroundings::Surroundings;
-use super::{Error, Observed, Outcome, Workload, exact};
+use super::{Error, Observed, Outcome, Scope, Workload, exact};
 use crate::perf::plan::Plan;
 use crate::sample::{Cause, Figure, Name, Value, Warning};
 
@@ -272,7 +272,7 @@ fn tell(
 ) -> Result<(), Error> {
     for (name, sec) in phases {
         let part = Observed {
-            parameter: Some((PHASE, name)),
+            scope: Scope::Part(PHASE, name),
             iterations: 1,
             values: vec![exact("sec/op", sec)],
             ..Observed::default()

@@ -16,6 +16,7 @@ pub mod interrupt;
 pub mod looped;
 pub mod loops;
 pub mod noise;
+pub mod profiled;
 mod ptraced;
 pub mod schedule;
 pub mod surroundings;
@@ -73,11 +74,23 @@ pub trait Workload {
     ) -> Result<Outcome, Error>;
 }
 
+/// What an observation is about.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// The workload's benchmark, in a whole run.
+    #[default]
+    Run,
+    /// A part of the run, which a parameter of the benchmark's name tells: an interval, a phase.
+    Part(&'static str, String),
+    /// Something in it that is a benchmark of its own: a syscall.
+    Within(Name),
+}
+
 /// What was measured in one run, or in one interval of it.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Observed {
-    /// A parameter that sets it apart from whole runs: `interval`.
-    pub parameter: Option<(&'static str, String)>,
+    /// Of what.
+    pub scope: Scope,
     /// Operations measured.
     pub iterations: u64,
     /// Settings of this observation alone.
@@ -230,8 +243,9 @@ impl<'p> Intervals<'p> {
         );
         (self.last, self.readings) = (now, Some(readings));
         Observed {
-            parameter: nominal
-                .map(|length| ("interval", humantime::format_duration(length).to_string())),
+            scope: nominal.map_or(Scope::Run, |length| {
+                Scope::Part("interval", humantime::format_duration(length).to_string())
+            }),
             iterations: 1,
             config: vec![(
                 INTERVAL_END.to_owned(),
@@ -253,7 +267,7 @@ fn of(variant: &str) -> String {
 
 /// Whether a unit tells of the machine, or of measuring, and not of what was measured.
 pub fn is_aside(unit: &Unit) -> bool {
-    const ASIDE: [&str; 7] = [
+    const ASIDE: [&str; 17] = [
         "others-CPUs",
         "steal-CPUs",
         "sibling-CPUs",
@@ -261,6 +275,16 @@ pub fn is_aside(unit: &Unit) -> bool {
         "tare-sec",
         "empty-sec",
         "clock-sec",
+        "null-untraced-sec",
+        "null-bystander-sec",
+        "null-traced-sec",
+        "null-recorded-sec",
+        "tracing-sec",
+        "unseen-faults",
+        "lost-faults",
+        "lost-threads",
+        "lost-mappings",
+        "malformed-records",
     ];
     ASIDE.contains(&unit.as_str())
 }
@@ -392,10 +416,11 @@ pub fn drive(
         let record = |observed: Observed| {
             let name = benchmark.clone();
             Record::Sample(Sample {
-                benchmark: observed
-                    .parameter
-                    .into_iter()
-                    .fold(name, |name, (key, value)| name.with(key, value)),
+                benchmark: match observed.scope {
+                    Scope::Run => name,
+                    Scope::Part(key, value) => name.with(key, value),
+                    Scope::Within(name) => name,
+                },
                 variant: variant.clone(),
                 iterations: observed.iterations,
                 order: turn.order,

@@ -15,7 +15,7 @@ use super::counted::Counted;
 use super::duty::{Clock, Duty, SLICE, Sampling};
 use super::interrupt::Interrupt;
 use super::ptraced::Ptraced;
-use super::traced::{Ended, Traced};
+use super::traced::{Ended, Failed, Traced};
 use super::wait::{Wait, Woken};
 use crate::probe::kernel::Facts;
 use crate::probe::profile::Profile;
@@ -53,6 +53,20 @@ pub struct How {
     pub sys: PathBuf,
 }
 
+impl Default for How {
+    /// All syscalls, all the time, by the best rung.
+    fn default() -> How {
+        How {
+            options: Options::default(),
+            timeout: None,
+            interval: None,
+            duty: None,
+            rung: None,
+            sys: "/sys".into(),
+        }
+    }
+}
+
 impl How {
     /// How often something is to be done while it runs.
     pub fn tick(&self) -> Option<Duration> {
@@ -81,6 +95,8 @@ pub struct Observation {
     pub usage: Option<(Usage, Option<f64>)>,
     /// The exit code that stands for its end.
     pub code: u8,
+    /// That a command did not end well.
+    pub failed: Option<Failed>,
     /// What is doubtful.
     pub warnings: Vec<Warning>,
     /// The signal by which we were asked to stop.
@@ -344,6 +360,7 @@ impl Observation {
             wall: ended.wall,
             usage: Some((ended.usage, tick_sec)),
             code: ended.code,
+            failed: ended.failed,
             warnings: ended.warnings,
             interrupted: ended.interrupted,
         }
@@ -361,6 +378,7 @@ impl Observation {
             wall,
             usage: None,
             code: 0,
+            failed: None,
             warnings: Vec::new(),
             interrupted,
         }

@@ -9,6 +9,7 @@ use super::Error;
 use super::command::{Ending, Options, Prepared, failure};
 use super::interrupt::Interrupt;
 use super::ptraced::Ptraced;
+use super::schedule::Turn;
 use super::wait::Wait;
 use crate::sample::Warning;
 use crate::sys::child::{Child, Usage};
@@ -30,8 +31,19 @@ pub struct Ended {
     pub code: u8,
     /// What is doubtful of the run.
     pub warnings: Vec<Warning>,
+    /// That it did not end well.
+    pub failed: Option<Failed>,
     /// The signal by which we were asked to stop it.
     pub interrupted: Option<Signal>,
+}
+
+/// How a run failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// `exit status 1`, `killed by SIGSEGV`.
+    pub why: String,
+    /// The end of its standard error, where that was not ours.
+    pub stderr: String,
 }
 
 impl Traced {
@@ -53,6 +65,14 @@ impl Traced {
     ) -> Result<Traced, Error> {
         let prepared = Prepared::new(&options, super::joined(variables)?)?;
         Ok(Traced { options, prepared })
+    }
+
+    /// Does what comes before the run of this turn: the command of the user that prepares it, and
+    /// the padding of the environment.
+    ///
+    /// Errors: [`Error::Prepare`] when the user's command fails.
+    pub fn prepare(&mut self, turn: &Turn, interrupt: &Interrupt) -> Result<(), Error> {
+        self.prepared.prepare(&self.options, turn, interrupt)
     }
 
     /// How its CPU time is told apart, as in [`Options`].
@@ -87,7 +107,7 @@ impl Traced {
         child.release();
         let (timeout, interval) = (self.options.timeout, self.options.interval);
         let wait = Wait::new(released, timeout, interval, interrupt);
-        let (ending, _) = self.prepared.attend(&child, wait, tick, tracer)?;
+        let (ending, stderr) = self.prepared.attend(&child, wait, tick, tracer)?;
         let wall = released.elapsed();
         let pid = child.pid();
         let exit = child.reap().map_err(Error::system("wait for the child"))?;
@@ -109,28 +129,29 @@ impl Traced {
                 let _ = killpg(pid, Signal::SIGKILL);
             }
         }
-        let (interrupted, code) = match ending {
+        let mut interrupted = None;
+        let failure = match ending {
             Ending::Interrupted(signal) => {
-                warn(&format!("cut short by {signal}"));
-                (Some(signal), 128 + signal as u8)
+                interrupted = Some(signal);
+                Some((format!("cut short by {signal}"), 128 + signal as u8))
             }
-            Ending::TimedOut => {
-                warn("it ran longer than --timeout");
-                (None, 124)
-            }
-            Ending::ByItself => match failure(exit.code, exit.signal) {
-                None => (None, 0),
-                Some((why, code)) => {
-                    warn(&why);
-                    (None, code)
-                }
-            },
+            Ending::TimedOut => Some(("it ran longer than --timeout".to_owned(), 124)),
+            Ending::ByItself => failure(exit.code, exit.signal),
         };
+        let code = failure.as_ref().map_or(0, |(_, code)| *code);
+        let failed = failure.map(|(why, _)| {
+            warn(&why);
+            Failed {
+                why,
+                stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            }
+        });
         Ok(Ended {
             wall,
             usage: exit.usage,
             code,
             warnings,
+            failed,
             interrupted,
         })
     }

@@ -8,6 +8,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use counterpoise::format::Reader;
+use counterpoise::sample::{Record, Sample};
 use counterpoise::stats::order;
 use counterpoise::sys::clock::monotonic_ns;
 
@@ -40,6 +42,10 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
         goal(
             "  poise syscalls: its start to the first traced call",
             Some(Goal::Below(100.0, Form::Milliseconds)),
+        ),
+        goal(
+            "  two of it at once under poise syscalls, none lost: time a call",
+            Some(Goal::Below(500.0, Form::Nanoseconds)),
         ),
     ];
     let trial = Command::new(poise)
@@ -110,6 +116,7 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
         }),
         Box::new(|| beside(poise, &program)),
         Box::new(|| start_ms(poise, &program)),
+        Box::new(|| two_at_once_ns(poise)),
     ];
     for (_, peer, words) in &peers {
         if peer.refusal.is_none() {
@@ -159,7 +166,9 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
         .collect();
     rows[3].measured = Ok(Estimate::of(&more, Form::Nanoseconds)?);
     rows[4].measured = Ok(Estimate::of(&figures[5], Form::Milliseconds)?);
-    let mut next = 6;
+    let rate = format!("{:.1} million calls a second", 1e3 / ns(&figures[6]));
+    rows[5].measured = Ok(Estimate::of(&figures[6], Form::Nanoseconds)?.with_aside(rate));
+    let mut next = 7;
     for (what, peer, _) in &peers {
         let mut row = goal(what, None);
         row.measured = match &peer.refusal {
@@ -282,6 +291,42 @@ fn start_ms(poise: &OsStr, program: &std::path::Path) -> anyhow::Result<f64> {
         .args(["1", "now"]);
     let output = command.stdin(Stdio::null()).output()?;
     Ok((first_number(&String::from_utf8_lossy(&output.stdout))? - began_ns) / 1e6)
+}
+
+/// Time a traced call, in ns, while two loops make as many as they can.
+///
+/// Errors: a single call is missing.
+fn two_at_once_ns(poise: &OsStr) -> anyhow::Result<f64> {
+    const CALLS: u64 = 4_000_000;
+    let copy = format!(
+        "dd if=/dev/zero of=/dev/null bs=1 count={} status=none",
+        CALLS / 4
+    );
+    let mut command = Command::new(poise);
+    command.args(["syscalls", "--json", "-e", "read,write", "--", "sh", "-c"]);
+    command.arg(format!("{copy} & {copy} & wait"));
+    let output = command.stdin(Stdio::null()).output()?;
+    let mut reader = Reader::new("the records", &output.stdout[..]);
+    let samples: Vec<Sample> = std::iter::from_fn(|| reader.next())
+        .filter_map(|record| match record {
+            Record::Sample(sample) => Some(sample),
+            _ => None,
+        })
+        .collect();
+    let figure = |name: &str, unit: &str| {
+        let mut samples = samples.iter();
+        let sample = samples.find(|sample| sample.benchmark.to_string() == name);
+        let figure = sample.and_then(|sample| sample.figure(unit)?.number());
+        figure.with_context(|| format!("no {unit} of {name} in {samples:?}"))
+    };
+    let writes = figure("Syscall/name=write", "calls")?;
+    ensure!(
+        writes == (CALLS / 2) as f64,
+        "{writes} writes were seen of {}",
+        CALLS / 2
+    );
+    ensure!(samples[0].warnings.is_empty(), "{:?}", samples[0].warnings);
+    Ok(figure("Syscalls", "sec/op")? * 1e9 / figure("Syscalls", "calls")?)
 }
 
 fn has_events() -> bool {

@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::common::{
-    Ran, Running, eventually, finish, poise, read_records, run, samples, scratch, whole_records,
-    words,
+    Ran, Running, eventually, exact, finish, poise, read_records, run, samples, scratch,
+    whole_records, words,
 };
 
 /// `poise ab` with `options` and commands that are one word each.
@@ -88,7 +88,7 @@ fn a_clear_change_is_found_and_gated() {
 #[test]
 fn what_is_not_decided_says_so() {
     let ran = compared("--gate --max-runs 6", &[FAST, SLOW]).exits(4);
-    ran.shows(&["inconclusive", "a decision takes about 8 pairs"]);
+    ran.shows(&["inconclusive", "a decision takes about "]);
     // As many as the margin needs, and no more.
     let ran = compared("--gate --margin 90%", &[FAST, "/bin/sleep 0.01"]).exits(0);
     ran.shows(&["equivalent"])
@@ -244,4 +244,121 @@ fn loops_are_compared_by_their_parameters() {
     run(words("bench heap --variant MiB=1 --variant size=3"))
         .exits(2)
         .says(&["size"]);
+}
+
+/// Reads and writes a byte so many times.
+fn copies(count: u32) -> String {
+    format!("dd if=/dev/zero of=/dev/null bs=1 count={count} status=none")
+}
+
+#[test]
+fn syscalls_of_variants_stand_side_by_side() {
+    let directory = scratch();
+    let (verdict, records) = (directory.path().join("v"), directory.path().join("r"));
+    let options = format!(
+        "--profile syscalls -r 3 --gate --verdict {} -o {}",
+        verdict.display(),
+        records.display()
+    );
+    let (few, more) = (copies(10), copies(14));
+    let ran = compared(&options, &[&few, &more]).exits(3);
+    ran.shows(&["calls", "in each run", "Syscall/name=write", "regressed"]);
+    let told = json(&verdict);
+    let told = told["verdicts"].as_array().unwrap();
+    let of = |benchmark: &str, unit: &str| {
+        let found = told.iter().find(|one| {
+            one["unit"] == unit && one["benchmark"].as_str().unwrap_or("Syscalls") == benchmark
+        });
+        found.unwrap_or_else(|| panic!("no {benchmark} {unit} in {told:#?}"))
+    };
+    let write = of("Syscall/name=write", "calls");
+    assert_eq!(
+        (&write["verdict"], &write["chosen"]),
+        (&"regressed".into(), &false.into())
+    );
+    assert_eq!(
+        of("Syscall/name=exit_group", "calls")["verdict"],
+        "equivalent"
+    );
+
+    let writes = |variant: &str| {
+        let records = whole_records(&records);
+        let found = samples(&records).into_iter().filter(|sample| {
+            sample.variant == variant && sample.benchmark.to_string() == "Syscall/name=write"
+        });
+        found
+            .map(|sample| exact(sample, "calls"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(writes(&few), [10.0; 3]);
+    assert_eq!(writes(&more), [14.0; 3]);
+
+    // The file alone says the same.
+    let again = run([
+        "compare",
+        "--filter",
+        ".unit:calls",
+        records.to_str().unwrap(),
+    ])
+    .exits(0);
+    again.shows(&["Syscall/name=write", "+40.00%", "regressed"]);
+}
+
+#[test]
+fn what_one_variant_alone_does_has_appeared() {
+    let two = ["true".to_owned(), copies(1)];
+    let ran = compared("--profile syscalls -r 2", &[&two[0], &two[1]]).exits(0);
+    let line = ran
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("Syscall/name=write "));
+    assert!(
+        line.is_some_and(|line| line.contains("appeared")),
+        "{}",
+        ran.stdout
+    );
+    let ran = compared("--profile syscalls -r 2", &[&two[1], &two[0]]).exits(0);
+    let line = ran
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("Syscall/name=write "));
+    assert!(
+        line.is_some_and(|line| line.contains("vanished")),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn faults_of_variants_stand_side_by_side() {
+    let ran = compared(
+        "--profile faults -r 3",
+        &[
+            "dd if=/dev/zero of=/dev/null bs=64k count=1 status=none",
+            "dd if=/dev/zero of=/dev/null bs=16M count=1 status=none",
+        ],
+    );
+    ran.exits(0)
+        .shows(&["faults", "regressed", "FaultMapping/mapping=anonymous"]);
+}
+
+#[test]
+fn a_profiled_run_that_fails_is_no_sample() {
+    let directory = scratch();
+    let records = directory.path().join("r");
+    let options = format!(
+        "--profile syscalls -r 3 --warmup 0 -o {}",
+        records.display()
+    );
+    let ran = compared(&options, &["true", "sh -c 'echo no >&2; exit 6'"]);
+    assert_ne!(ran.code, Some(0));
+    ran.says(&["failed", "exit status 6"]);
+    let (all, _) = read_records(&records);
+    assert!(samples(&all).iter().all(|sample| sample.variant == "true"));
+    let failure = all.iter().find_map(|record| match record {
+        Record::Failure(failure) => Some(failure),
+        _ => None,
+    });
+    assert_eq!(failure.unwrap().stderr, "no\n");
+    compared("--profile syscalls -e cycles", &["true", "true"]).exits(2);
 }

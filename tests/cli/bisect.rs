@@ -427,6 +427,39 @@ fn paths_skips_and_orders() {
 }
 
 #[test]
+fn several_changes_are_all_found() {
+    let allocs = |of: fn(usize) -> u32| {
+        row(25, move |place| Source {
+            rounds: 1,
+            allocs: of(place),
+            ..Source::default()
+        })
+    };
+    let bed = Bed::new(&allocs(|place| {
+        100 + u32::from(place >= 7) + u32::from(place >= 18)
+    }));
+    let ran = by_allocs(bed.bisect(0, 24).arg("--all")).exits(0);
+    let found = |place: usize| ran.stdout.contains(&format!(" commit {place} did it"));
+    assert!(found(7) && found(18), "{ran:#?}");
+    // One takes back what the other brought: the ends are the same.
+    let bed = Bed::new(&allocs(|place| 100 + u32::from((7..18).contains(&place))));
+    let ran = by_allocs(&mut bed.bisect(0, 24)).exits(0);
+    assert!(ran.stdout.starts_with("allocs/op: no change"), "{ran:#?}");
+    let bed = Bed::new(&allocs(|place| 100 + u32::from((7..18).contains(&place))));
+    let ran = by_allocs(bed.bisect(0, 24).args(["--scan", "4"])).exits(0);
+    let found = |place: usize| ran.stdout.contains(&format!(" commit {place} did it"));
+    assert!(found(7) || found(18), "{ran:#?}");
+}
+
+#[test]
+fn builds_made_ahead_change_nothing() {
+    let bed = Bed::new(&row(40, step(23)));
+    let ran = by_allocs(bed.bisect(0, 39).args(["-j", "3"])).exits(0);
+    accuses(&ran, 23);
+    assert!(bed.runs() <= 6 + 6 + 4, "{}", bed.runs());
+}
+
+#[test]
 fn ranges_that_are_none_are_told() {
     let bed = Bed::new(&row(5, step(3)));
     let repository = bed.path("repository");

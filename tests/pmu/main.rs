@@ -2,6 +2,7 @@
 
 mod bed;
 mod command;
+mod faulting;
 mod frequency;
 mod itself;
 mod permission;

@@ -16,7 +16,7 @@ run() { "$here/cargo.sh" test "$@" 2>&1 | tee -a "$results" || status=1; }
 
 run --test pmu
 for shift in 0 2 3; do SHIFT=$shift run --test pmu instructions_a_cycle; done
-run --lib -- perf:: sys:: machine::hold::
+run --lib -- perf:: sys:: machine::hold:: probe::
 SECONDS_AT_MOST=1200 run --test hold real:: # hundreds of kills
 CPUS=2 POLICIES=2 run --test hold real::a_
 

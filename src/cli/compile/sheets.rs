@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::proof::Proof;
 use crate::cli::contest::ContestOptions;
+use crate::cli::parts::collection;
 use crate::cli::verdict;
 use crate::compare::{Collection, Tables, percent};
 use crate::format::Entry;
-use crate::query::{Expressions, Query};
 use crate::report::{comparison, tables, text};
 use crate::run;
 use crate::run::compilation::PHASE;
@@ -145,17 +145,6 @@ impl Sheets {
             doubts: doubts.chain(proven(proofs)).collect(),
         })
     }
-}
-
-fn collection(header: &Header) -> anyhow::Result<Collection> {
-    let expressions = Expressions {
-        col: "variant",
-        ..Expressions::default()
-    };
-    let mut collection = Collection::new(Query::new(&expressions)?);
-    collection.begin("this run");
-    collection.take(Entry::Record(Record::Header(header.clone())));
-    Ok(collection)
 }
 
 /// Takes back the improvements of which it is not proven that they are of the same work.
@@ -346,11 +335,7 @@ impl Told {
             (&self.beside, false),
             (&self.phases, false),
         ] {
-            let verdicts = tables::verdicts(tables).into_iter();
-            all.extend(verdicts.map(|mut one| {
-                one["chosen"] = json!(is_chosen);
-                one
-            }));
+            all.extend(verdict::of(tables, is_chosen));
         }
         verdict::document(self.gate, all)
     }

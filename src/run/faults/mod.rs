@@ -17,7 +17,7 @@ use self::profile::{Measure, Timeline};
 use self::symbols::Symbols;
 use self::watch::{LOOK, Watch};
 use super::interrupt::Interrupt;
-use super::traced::Traced;
+use super::traced::{Failed, Traced};
 use super::wait::{Wait, Woken};
 use super::{Error, exact};
 use crate::perf;
@@ -62,6 +62,8 @@ pub struct Observation {
     pub end_ns: u64,
     /// The exit code that stands for a command's end.
     pub code: u8,
+    /// That a command did not end well.
+    pub failed: Option<Failed>,
     /// What is doubtful.
     pub warnings: Vec<Warning>,
     /// The signal by which we were asked to stop.
@@ -73,16 +75,17 @@ const SITES: usize = 100;
 
 /// Watches `subject` from its beginning to its end; `plan` is that of [`EVENTS`].
 pub fn observe(
-    subject: Subject,
+    subject: &mut Subject,
     mut watch: Watch,
     plan: &Plan,
     interrupt: &Interrupt,
 ) -> Result<Observation, Error> {
     let mut warnings = Vec::new();
     let (mut code, interrupted);
+    let mut failed = None;
     let (wall, readings);
     match subject {
-        Subject::Command(mut traced) => {
+        Subject::Command(traced) => {
             let child = traced.start()?;
             let pid = child.pid().as_raw();
             let counting = count(plan, &[pid], true)?;
@@ -92,10 +95,11 @@ pub fn observe(
             readings = read(plan, &counting)?;
             wall = ended.wall;
             code = ended.code;
+            failed = ended.failed;
             warnings = ended.warnings;
             interrupted = ended.interrupted;
         }
-        Subject::Process { pid, timeout } => {
+        &mut Subject::Process { pid, timeout } => {
             let ended = |errno: Errno| Error::system(format!("watch process {pid}"))(errno.into());
             let pidfd = open_pidfd(pid).map_err(Error::system(format!("watch process {pid}")))?;
             let tasks = Process::new(pid).and_then(|process| process.tasks());
@@ -165,6 +169,7 @@ pub fn observe(
         timeline: profile.timeline.clone(),
         end_ns: watch.end_ns(),
         code,
+        failed,
         warnings,
         interrupted,
     })
