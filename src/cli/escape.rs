@@ -383,12 +383,12 @@ impl Arguments {
                 return Ok(Some((package.path.clone(), name)));
             }
         }
-        let file = file.display();
-        if !Path::new(&file.to_string()).exists() {
-            return Err(Usage::new(format!("there is no file {file}")).into());
+        let named = file.display();
+        if !file.exists() {
+            return Err(Usage::new(format!("there is no file {named}")).into());
         }
         Err(Usage {
-            message: format!("{file} is in none of the packages that are compiled"),
+            message: format!("{named} is in none of the packages that are compiled"),
             hint: Some(
                 "name its package behind it; tests, and files for other systems, are in none"
                     .to_owned(),

@@ -59,8 +59,8 @@ pub(super) fn attribute(
             tick_sec: None,
         };
         let traced = Traced::in_environment(options, job.environment.clone())?;
-        let subject = Subject::Command(Box::new(traced));
-        let observed = faults::observe(subject, watch, &plan, conditions.interrupt)?;
+        let mut subject = Subject::Command(Box::new(traced));
+        let observed = faults::observe(&mut subject, watch, &plan, conditions.interrupt)?;
         if observed.interrupted.is_some() {
             tally.interrupted = observed.interrupted;
             return Ok(None);

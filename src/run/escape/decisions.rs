@@ -75,7 +75,6 @@ pub(super) fn complaint(words: &str) -> Option<&str> {
 fn said_in(line: &str) -> Option<Placed> {
     let (file, line, column, text) = place(line)?;
     let kind = kind(text)?;
-    // As it is told for a function with types; the place says it.
     let decision = Decision {
         line,
         column,
