@@ -191,11 +191,16 @@ impl Report<'_> {
         let took = human(&Unit::named("sec"), self.took.as_secs_f64());
         let all = self.surveyed.len();
         let packages = if all == 1 { "package" } else { "packages" };
+        // Of what all sides compiled.
+        let common: Vec<Vec<&Decided>> = self
+            .surveyed
+            .iter()
+            .filter_map(|one| one.sides.iter().map(decided).collect())
+            .collect();
         let counted = COUNTED.iter().map(|(unit, is_counted)| {
             let sums = (0..self.compilers.len()).map(|side| {
-                let decided = self.surveyed.iter().filter_map(|one| decided(one, side));
-                let sum: usize = decided.map(|one| one.count(*is_counted)).sum();
-                sum.to_string()
+                let counts = common.iter().map(|sides| sides[side].count(*is_counted));
+                counts.sum::<usize>().to_string()
             });
             format!(
                 "{} {}",
@@ -204,7 +209,10 @@ impl Report<'_> {
             )
         });
         let counted = counted.collect::<Vec<_>>().join(", ");
-        let mut text = format!("{all} {packages} in {took}: {counted}\n");
+        let mut text = match common.is_empty() {
+            true => format!("{all} {packages} in {took}: nothing to count\n"),
+            false => format!("{all} {packages} in {took}: {counted}\n"),
+        };
         if let Some(weighed) = &self.weighed {
             let [objects, bytes] = written(weighed.part);
             let [all_objects, all_bytes] = written(weighed.all);
@@ -392,9 +400,9 @@ impl Report<'_> {
 }
 
 /// What one side decided, if it did.
-fn decided(surveyed: &Surveyed, side: usize) -> Option<&Decided> {
-    match surveyed.sides.get(side) {
-        Some(Outcome::Decided(decided)) => Some(decided),
+fn decided(outcome: &Outcome) -> Option<&Decided> {
+    match outcome {
+        Outcome::Decided(decided) => Some(decided),
         _ => None,
     }
 }

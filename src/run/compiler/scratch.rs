@@ -1,6 +1,6 @@
 //! Directories for what is thrown away, gone with the value; what a killed process of ours left behind is removed by the next. Never touches what is another user's, or in use.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -24,7 +24,8 @@ const LETTERS: usize = 6;
 pub struct Scratch {
     // Before the lock: it must be gone when that is given up.
     directory: TempDir,
-    _lock: File,
+    /// None where the file system has no locks: then it is never taken for a dead one's.
+    _lock: Option<File>,
 }
 
 impl Scratch {
@@ -47,11 +48,12 @@ impl Scratch {
                 .prefix(PREFIX)
                 .rand_bytes(LETTERS)
                 .tempdir_in(place)?;
-            // Before we have it somebody may have swept it away.
-            if let Some(lock) = lock(directory.path())? {
+            let lock = lock(directory.path());
+            // Before we had it somebody may have swept it away.
+            if !matches!(lock, Ok(None)) {
                 return Ok(Scratch {
                     directory,
-                    _lock: lock,
+                    _lock: lock.ok().flatten(),
                 });
             }
         };
@@ -72,7 +74,14 @@ pub fn sweep(place: &Path) {
         let is_ours = letters.is_some_and(|letters| {
             letters.len() == LETTERS && letters.bytes().all(|byte| byte.is_ascii_alphanumeric())
         });
-        if is_ours && let Ok(Some(_lock)) = lock(&entry.path()) {
+        let is_own = || {
+            let about = entry.metadata();
+            about.is_ok_and(|about| about.uid() == geteuid().as_raw())
+        };
+        if is_ours
+            && is_own()
+            && let Ok(Some(_lock)) = lock(&entry.path())
+        {
             // Another of us may be at it, too.
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -89,10 +98,12 @@ fn lock(directory: &Path) -> io::Result<Option<File>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let own = file.metadata()?;
-    if own.uid() != geteuid().as_raw() || file.try_lock().is_err() {
-        return Ok(None);
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
     }
+    let own = file.metadata()?;
     let there = fs::symlink_metadata(directory);
     let is_same = there.is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino()));
     Ok(is_same.then_some(file))
