@@ -133,6 +133,7 @@ int on_task(struct bpf_iter__task *ctx)
 		return 0;
 	u64 purpose = control->purpose;
 	u32 level = bpf_get_current_task_btf()->thread_pid->level;
+	control->level = level;
 	struct pid *pid = purpose == FOLLOW_THREAD ? task->thread_pid : task->group_leader->thread_pid;
 	struct upid upid = {};
 	bpf_probe_read_kernel(&upid, sizeof(upid), &pid->numbers[level]);

@@ -47,6 +47,7 @@ static long (*bpf_get_current_comm)(void *into, u32 bytes) = (void *)16;
 static long (*bpf_perf_event_read_value)(void *map, u64 flags, void *value, u32 bytes) = (void *)55;
 static long (*bpf_get_stack)(void *ctx, void *into, u32 bytes, u64 flags) = (void *)67;
 static long (*bpf_probe_read_kernel)(void *into, u32 bytes, const void *from) = (void *)113;
+static long (*bpf_probe_read_kernel_str)(void *into, u32 bytes, const void *from) = (void *)115;
 static void *(*bpf_ringbuf_reserve)(void *ring, u64 bytes, u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *data, u64 flags) = (void *)132;
 static void (*bpf_ringbuf_discard)(void *data, u64 flags) = (void *)133;
@@ -88,7 +89,44 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	u32 __state;
+	u64 start_time;
+	struct files_struct *files;
 	char comm[16];
+};
+
+struct fdtable {
+	u32 max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct super_block {
+	unsigned long s_magic;
+};
+
+struct inode {
+	u16 i_mode;
+	struct super_block *i_sb;
+};
+
+struct qstr {
+	const char *name;
+};
+
+struct dentry {
+	struct qstr d_name;
+};
+
+struct path {
+	struct dentry *dentry;
+};
+
+struct file {
+	struct inode *f_inode;
+	struct path f_path;
 };
 
 struct bpf_iter__task {

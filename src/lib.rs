@@ -235,6 +235,15 @@
 //! 5. At the end the programs are detached, first of all, and the tables are read and summed up
 //!    over the CPUs.
 //!
+//! Where calls are told apart, each thread has the number of a place, which it gets when it is first
+//! followed (and anew when it takes another name, where names count); a place's rows are given out
+//! when a syscall first needs one, so a call pays one look into a table more. The type of a
+//! descriptor is looked up call by call. Counts of events are differences of what counters of the
+//! CPU say, taken at a call's beginning and end and whenever its thread leaves the CPU in between;
+//! [`run::syscalls`] opens the counters and hands their descriptors down. A slow call's record has
+//! the addresses of its callers; rings that tell what memory is mapped (`run/memory.rs`, as for
+//! faults) make places in files of them.
+//!
 //! What a syscall pays, beyond the kernel's own slow path and two timestamps, is kept to a few
 //! nanoseconds: a thread is found by the address of its saved registers, which is what the
 //! tracepoints hand over and which lies on its own kernel stack, so nobody has to be asked who is

@@ -223,6 +223,113 @@ const CLASSES: [Class; 7] = [
     ),
 ];
 
+/// Those that are given a descriptor as their first argument, calls by a path from a directory
+/// (`openat`) included.
+const ON_DESCRIPTORS: &[&str] = &[
+    "accept",
+    "accept4",
+    "bind",
+    "close",
+    "connect",
+    "copy_file_range",
+    "dup",
+    "dup2",
+    "dup3",
+    "epoll_ctl",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "epoll_wait",
+    "execveat",
+    "faccessat",
+    "faccessat2",
+    "fadvise64",
+    "fallocate",
+    "fanotify_mark",
+    "fchdir",
+    "fchmod",
+    "fchmodat",
+    "fchmodat2",
+    "fchown",
+    "fchownat",
+    "fcntl",
+    "fdatasync",
+    "fgetxattr",
+    "flistxattr",
+    "flock",
+    "fremovexattr",
+    "fsconfig",
+    "fsetxattr",
+    "fsmount",
+    "fstat",
+    "fstatfs",
+    "fsync",
+    "ftruncate",
+    "futimesat",
+    "getdents",
+    "getdents64",
+    "getpeername",
+    "getsockname",
+    "getsockopt",
+    "inotify_add_watch",
+    "inotify_rm_watch",
+    "io_uring_enter",
+    "io_uring_register",
+    "ioctl",
+    "linkat",
+    "listen",
+    "lseek",
+    "mkdirat",
+    "mknodat",
+    "name_to_handle_at",
+    "newfstatat",
+    "open_tree",
+    "openat",
+    "openat2",
+    "pidfd_getfd",
+    "pidfd_send_signal",
+    "pread64",
+    "preadv",
+    "preadv2",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "read",
+    "readahead",
+    "readlinkat",
+    "readv",
+    "recvfrom",
+    "recvmmsg",
+    "recvmsg",
+    "renameat",
+    "renameat2",
+    "sendfile",
+    "sendmmsg",
+    "sendmsg",
+    "sendto",
+    "setns",
+    "setsockopt",
+    "shutdown",
+    "signalfd",
+    "signalfd4",
+    "splice",
+    "statx",
+    "sync_file_range",
+    "syncfs",
+    "tee",
+    "timerfd_gettime",
+    "timerfd_settime",
+    "unlinkat",
+    "utimensat",
+    "vmsplice",
+    "write",
+    "writev",
+];
+
+/// The syscalls whose first argument is a descriptor.
+pub fn given_descriptors() -> impl Iterator<Item = Number> {
+    ON_DESCRIPTORS.iter().filter_map(|name| Number::named(name))
+}
+
 /// The syscalls of a list such as `read,%file`; a class has what this architecture has of it.
 ///
 /// Errors: what in it is neither a syscall nor a class, and what would be.
@@ -272,7 +379,7 @@ mod tests {
     #[test]
     fn every_name_is_of_some_architecture() {
         // What x86-64 lacks, others have.
-        for (class, names) in CLASSES {
+        for (class, names) in CLASSES.into_iter().chain([("desc", ON_DESCRIPTORS)]) {
             let known = names.iter().filter(|name| Number::named(name).is_some());
             assert!(known.count() * 2 > names.len(), "%{class}");
         }

@@ -59,6 +59,24 @@ pub struct Space(BTreeMap<u64, Area>);
 #[derive(Clone, Debug, Default)]
 pub struct Spaces(HashMap<i32, Space>);
 
+/// What happened to the memory of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It mapped some.
+    Mapped(i32, Area),
+    /// The process was made by another one.
+    Fork {
+        /// That one.
+        parent: i32,
+        /// It.
+        child: i32,
+    },
+    /// It executed another program.
+    Exec(i32),
+    /// It ended.
+    Exit(i32),
+}
+
 /// Where the Go runtime on 64-bit Linux asks for its arenas first (`runtime/malloc.go`: 0x00c0 <<
 /// 32), and as far as a heap of 128 GiB takes it.
 const GO_ARENAS: std::ops::Range<u64> = 0xc0_0000_0000..0xe0_0000_0000;
@@ -257,6 +275,16 @@ impl Space {
 }
 
 impl Spaces {
+    /// Takes over what happened.
+    pub fn take(&mut self, change: Change) {
+        match change {
+            Change::Mapped(pid, area) => self.of(pid).map(area),
+            Change::Fork { parent, child } => self.fork(parent, child),
+            Change::Exec(pid) => self.exec(pid),
+            Change::Exit(pid) => self.exit(pid),
+        }
+    }
+
     /// The memory of process `pid`, empty when nothing is known of it.
     pub fn of(&mut self, pid: i32) -> &mut Space {
         self.0.entry(pid).or_default()

@@ -68,7 +68,9 @@ impl Error {
                 error.downcast_ref()
             {
                 let log = verifier_log.to_string();
-                let last = log.lines().rfind(|line| !line.starts_with("processed "));
+                let sums = ["processed ", "stack depth ", "verification time "];
+                let is_sum = |line: &str| sums.iter().any(|sum| line.starts_with(sum));
+                let last = log.lines().rfind(|line| !is_sum(line));
                 verifier = last.map(str::to_owned).filter(|line| !line.is_empty());
             }
             link = error.source();

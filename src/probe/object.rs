@@ -1,6 +1,7 @@
 //! One of our BPF objects: loaded with its parameters, its programs attached and detached one by one, its maps shared. Knows no profiler and no record.
 
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use aya::maps::{Map, MapData, RingBuf};
@@ -12,6 +13,7 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::Error;
 use super::kernel::Types;
+use crate::sys::bpf;
 use crate::sys::shared::SharedWords;
 
 /// Bytes of an object file, aligned as its parser wants them.
@@ -156,6 +158,15 @@ impl Object {
             }
             _ => Err(failed(&io::Error::from_raw_os_error(libc::ENOENT))),
         }
+    }
+
+    /// Has the element `key` of a map of perf events hold this one.
+    pub fn hold(&self, map: &str, key: u32, event: BorrowedFd<'_>) -> Result<(), Error> {
+        let held = match self.ebpf.map(map) {
+            Some(Map::PerfEventArray(data)) => bpf::hold(data.fd(), key, event),
+            _ => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        };
+        held.map_err(|error| Error::new("map", map, &error))
     }
 
     /// A ring buffer, which is taken out of the object.

@@ -11,13 +11,62 @@ use super::record::{BUCKETS, ERRNOS};
 pub struct Profile {
     /// The syscalls that were called.
     pub calls: Vec<Call>,
+    /// The same calls by whom or on what they were, where that was told apart.
+    pub parts: Vec<Part>,
     /// Threads that were followed; `None` where all are.
     pub threads: Option<u64>,
-    /// Calls that were slow, the slowest first, where they were wanted.
-    pub slow: Vec<Slow>,
+    /// What these threads counted of each event that was to be, in calls and between them.
+    pub counts: Option<Vec<u64>>,
     /// What is missing.
     pub missing: Missing,
 }
+
+/// What a profile is broken down by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Each thread.
+    Thread,
+    /// Each process.
+    Process,
+    /// Processes by the names of their commands.
+    Command,
+    /// What the descriptor is of that a call is given first.
+    FdType,
+}
+
+impl By {
+    /// All of them.
+    pub const ALL: [By; 4] = [By::Thread, By::Process, By::Command, By::FdType];
+
+    /// Its name, as users and records have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            By::Thread => "thread",
+            By::Process => "process",
+            By::Command => "command",
+            By::FdType => "fd-type",
+        }
+    }
+}
+
+/// The calls of one thread, process or name, or on one type of descriptor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// What it is.
+    pub by: By,
+    /// Its place among the others, which it keeps, whatever it is called; 0 is the rest.
+    pub place: usize,
+    /// Its name; of several threads or processes of one name, those after the first have a number
+    /// in the order in which they came: `cc1`, `cc1#2`.
+    pub name: String,
+    /// The thread's or process's number in the initial namespace.
+    pub id: Option<u64>,
+    /// Its calls; the errors of them are counted, and not told apart.
+    pub calls: Vec<Call>,
+}
+
+/// What calls stand under for which there was no room apart.
+pub const REST: &str = "other";
 
 /// One slow call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +85,11 @@ pub struct Slow {
     pub arguments: [u64; 6],
     /// What it returned.
     pub result: i64,
+    /// By which process, as our own namespace numbers it.
+    pub pid: i32,
+    /// Who called it in user space, the innermost first; where code keeps no frame pointers, callers
+    /// are missing.
+    pub stack: Vec<u64>,
 }
 
 /// What a profile lacks.
@@ -45,6 +99,12 @@ pub struct Missing {
     pub threads: u64,
     /// Calls that were lost.
     pub calls: u64,
+    /// Times that a counter could not be read.
+    pub counts: u64,
+    /// Threads, processes or names whose calls stand among the rest.
+    pub parts: u64,
+    /// Syscalls of others that do.
+    pub rows: u64,
     /// Slow calls that are in the figures, but not told one by one.
     pub slow: u64,
 }
@@ -62,10 +122,14 @@ pub struct Call {
     pub under_way_ns: Vec<u64>,
     /// How long those that have returned took, where that was measured.
     pub time: Option<Time>,
-    /// Those that failed, by errno, where that was seen.
+    /// Those that failed, where that was seen.
+    pub failed: Option<u64>,
+    /// By errno, where that was told apart.
     pub errors: Option<BTreeMap<u16, u64>>,
     /// The sum of what was returned, errors left out, where that was seen.
     pub returned_sum: Option<u64>,
+    /// What was counted in those that have returned, of each event that was to be.
+    pub counts: Vec<u64>,
 }
 
 /// How long calls took.
@@ -175,19 +239,32 @@ impl Number {
 impl Profile {
     /// What came since an earlier profile of the same; the longest calls of it are not known.
     pub fn since(&self, earlier: &Profile) -> Profile {
-        let calls = self.calls.iter().filter_map(|call| {
-            let before = earlier.calls.iter().find(|old| old.number == call.number);
-            let new = match before {
-                Some(before) => call.since(before),
-                None => call.clone(),
-            };
-            (new.returned + new.unfinished > 0).then_some(new)
+        let parts = self.parts.iter().filter_map(|part| {
+            let before = earlier.parts.iter().find(|old| old.place == part.place);
+            let calls = since(&part.calls, before.map_or(&[], |old| &old.calls));
+            (!calls.is_empty()).then(|| Part {
+                calls,
+                ..part.clone()
+            })
         });
         Profile {
-            calls: calls.collect(),
+            calls: since(&self.calls, &earlier.calls),
+            parts: parts.collect(),
             ..self.clone()
         }
     }
+}
+
+fn since(calls: &[Call], earlier: &[Call]) -> Vec<Call> {
+    let new = calls.iter().filter_map(|call| {
+        let before = earlier.iter().find(|old| old.number == call.number);
+        let new = match before {
+            Some(before) => call.since(before),
+            None => call.clone(),
+        };
+        (new.returned + new.unfinished > 0).then_some(new)
+    });
+    new.collect()
 }
 
 impl Call {
@@ -210,10 +287,16 @@ impl Call {
                 .as_ref()
                 .zip(earlier.time.as_ref())
                 .map(|(time, before)| time.since(before)),
+            failed: self
+                .failed
+                .map(|failed| failed.saturating_sub(earlier.failed.unwrap_or(0))),
             errors,
             returned_sum: self
                 .returned_sum
                 .map(|sum| sum.saturating_sub(earlier.returned_sum.unwrap_or(0))),
+            counts: (self.counts.iter().zip(&earlier.counts))
+                .map(|(now, before)| now.wrapping_sub(*before))
+                .collect(),
         }
     }
 
@@ -225,8 +308,10 @@ impl Call {
             unfinished: 0,
             under_way_ns: Vec::new(),
             time: None,
+            failed: None,
             errors: None,
             returned_sum: None,
+            counts: Vec::new(),
         }
     }
 
@@ -234,6 +319,7 @@ impl Call {
     pub fn timed(number: Number) -> Call {
         Call {
             time: Some(Time::default()),
+            failed: Some(0),
             errors: Some(BTreeMap::new()),
             returned_sum: number.moves_bytes().then_some(0),
             ..Call::counted(number, 0)
@@ -256,6 +342,9 @@ impl Call {
             }
             // What rt_sigreturn returns is what the interrupted call left.
             (Err(_), Ok(errno)) if usize::from(errno) < ERRNOS && !self.number.is_return() => {
+                if let Some(failed) = &mut self.failed {
+                    *failed += 1;
+                }
                 if let Some(errors) = &mut self.errors {
                     *errors.entry(errno).or_default() += 1;
                 }
@@ -267,11 +356,6 @@ impl Call {
     /// All calls, whatever became of them.
     pub fn all(&self) -> u64 {
         self.returned + self.unfinished + self.under_way_ns.len() as u64
-    }
-
-    /// All that failed.
-    pub fn failed(&self) -> Option<u64> {
-        Some(self.errors.as_ref()?.values().sum())
     }
 }
 

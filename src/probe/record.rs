@@ -21,6 +21,14 @@ pub enum Control {
     Untold,
     /// When the first thread was followed.
     FirstNs,
+    /// Places that were wanted.
+    Places,
+    /// Rows of places that were wanted.
+    Cells,
+    /// Times that a counter could not be read.
+    Uncounted,
+    /// How deep our namespace of process ids is.
+    Level,
 }
 
 /// What an iteration over all tasks does with those it finds.
@@ -39,7 +47,7 @@ pub enum Purpose {
 }
 
 /// Words of `struct control`.
-pub const CONTROL_WORDS: usize = 8;
+pub const CONTROL_WORDS: usize = 12;
 
 /// Slots of followed threads.
 pub const SLOTS: usize = 65536;
@@ -68,6 +76,8 @@ pub enum Thread {
     OffSinceNs,
     /// Whether it is left out.
     PassedOver,
+    /// Whom its calls are counted for.
+    Place,
 }
 
 /// Rows of syscalls, a CPU.
@@ -91,7 +101,37 @@ pub enum Row {
     Bytes,
     /// Those in which their thread ended.
     Unfinished,
+    /// Those that failed, where a place has them.
+    Failed,
 }
+
+/// Who may have rows of its own, the rest included.
+pub const PLACES: usize = 1024;
+
+/// Words of `struct place`: its number, and two of its name.
+pub const PLACE_WORDS: usize = 4;
+
+/// What a descriptor is of, by the place that it has.
+pub const FD_TYPES: [&str; 18] = [
+    "other",
+    "none",
+    "not-open",
+    "file",
+    "directory",
+    "link",
+    "pipe",
+    "socket",
+    "character-device",
+    "block-device",
+    "proc",
+    "anonymous",
+    "eventfd",
+    "epoll",
+    "timerfd",
+    "signalfd",
+    "inotify",
+    "io_uring",
+];
 
 /// Buckets of durations.
 pub const BUCKETS: usize = 256;
@@ -104,6 +144,9 @@ pub const ROW_WORDS: usize = FIRST_BUCKET + BUCKETS;
 
 /// Errors told apart: errno below this.
 pub const ERRNOS: usize = 544;
+
+/// Events that are counted in calls, at most.
+pub const EVENTS: usize = 4;
 
 /// The words of `struct slow`; its arguments are six, and behind them stands the command's name.
 #[derive(Clone, Copy, Debug)]
@@ -120,10 +163,19 @@ pub enum Slow {
     Result,
     /// The first of its arguments.
     Arguments,
+    /// By which process, as our own namespace names it.
+    Pid = 13,
+    /// How many frames there are of its user stack.
+    Frames,
+    /// The first of them.
+    Stack,
 }
 
 /// Bytes of `struct slow`.
-pub const SLOW_BYTES: usize = 104;
+pub const SLOW_BYTES: usize = (Slow::Stack as usize + SLOW_FRAMES) * 8;
+
+/// Frames of a user stack, at most.
+pub const SLOW_FRAMES: usize = 32;
 
 /// Where the command's name stands in it.
 pub const SLOW_COMMAND: usize = 88;
@@ -183,6 +235,10 @@ pub(super) mod tests {
                 ("lost", at(Control::Lost)),
                 ("untold", at(Control::Untold)),
                 ("first_ns", at(Control::FirstNs)),
+                ("places", at(Control::Places)),
+                ("cells", at(Control::Cells)),
+                ("uncounted", at(Control::Uncounted)),
+                ("level", at(Control::Level)),
             ],
             CONTROL_WORDS,
         );
@@ -203,6 +259,7 @@ pub(super) mod tests {
                 ("off_ns", at(Thread::OffNs)),
                 ("off_since_ns", at(Thread::OffSinceNs)),
                 ("passed_over", at(Thread::PassedOver)),
+                ("place", at(Thread::Place)),
             ],
             THREAD_WORDS,
         );
@@ -217,10 +274,12 @@ pub(super) mod tests {
                 ("off_ns", at(Row::OffNs)),
                 ("bytes", at(Row::Bytes)),
                 ("unfinished", at(Row::Unfinished)),
+                ("failed", at(Row::Failed)),
                 ("buckets", FIRST_BUCKET * 8),
             ],
             ROW_WORDS,
         );
+        check_layout(bytes, "place", &[("id", 0), ("command", 8)], PLACE_WORDS);
         let at = |field: Slow| field as usize * 8;
         check_layout(
             bytes,
@@ -233,6 +292,9 @@ pub(super) mod tests {
                 ("result", at(Slow::Result)),
                 ("arguments", at(Slow::Arguments)),
                 ("command", SLOW_COMMAND),
+                ("pid", at(Slow::Pid)),
+                ("frames", at(Slow::Frames)),
+                ("stack", at(Slow::Stack)),
             ],
             SLOW_BYTES / 8,
         );

@@ -1,17 +1,21 @@
 //! The profiler of syscalls by programs in the kernel: what followed threads call, how long it takes and what comes of it. Never starts what it follows, never writes text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{MapData, RingBuf};
 
 use super::Error;
+use super::classes;
 use super::kernel::Types;
 use super::object::{Object, Parameters, embedded, possible_cpus};
-use super::profile::{Call, Histogram, Missing, Number, Profile, Slow, Time};
+use super::profile::{By, Call, Histogram, Missing, Number, Part, Profile, REST, Slow, Time};
 use super::record::{
-    self, BUCKETS, CONTROL_WORDS, Control, ERRNOS, FIRST_BUCKET, FOREIGN, Purpose, ROW_WORDS, ROWS,
-    Row, SLOW_BYTES, SLOW_COMMAND, THREAD_WORDS, THREADS, Thread, load, store,
+    self, BUCKETS, CONTROL_WORDS, Control, ERRNOS, EVENTS, FD_TYPES, FIRST_BUCKET, FOREIGN,
+    PLACE_WORDS, PLACES, Purpose, ROW_WORDS, ROWS, Row, SLOW_COMMAND, SLOW_FRAMES, THREAD_WORDS,
+    THREADS, Thread, load, store,
 };
 use crate::sys::clock::{monotonic_ns, thread_cpu_ns};
 use crate::sys::shared::SharedWords;
@@ -27,6 +31,11 @@ pub struct Options {
     pub only: Option<Vec<Number>>,
     /// Calls that take at least so many ns are told one by one.
     pub slow_ns: Option<u64>,
+    /// What calls are counted apart by, too.
+    pub by: Option<By>,
+    /// How many events are counted in calls, [`EVENTS`] at most; by what is said by
+    /// [`Profiler::count_on`].
+    pub events: usize,
 }
 
 /// A loaded profiler.
@@ -37,9 +46,14 @@ pub struct Profiler {
     control: SharedWords,
     threads: SharedWords,
     rows: SharedWords,
+    /// Rows a CPU.
+    room: usize,
     errors: SharedWords,
+    counts: SharedWords,
+    whole: SharedWords,
+    cells: SharedWords,
+    places: SharedWords,
     slow_calls: RingBuf<MapData>,
-    slow: Vec<Slow>,
 }
 
 /// What tracing costs, measured on calls that do nothing. All in ns of CPU time a call.
@@ -53,6 +67,8 @@ pub struct Tare {
     pub traced_ns: f64,
     /// What the trace itself says that it took: between its two timestamps.
     pub recorded_ns: Option<f64>,
+    /// What it counted meanwhile, of each event.
+    pub counts: [f64; EVENTS],
 }
 
 impl Tare {
@@ -68,16 +84,37 @@ impl Profiler {
         let bytes = embedded!("syscalls.bpf.o");
         let types = Types::read(sys, bytes)?;
         let cpus = possible_cpus(sys);
-        let parameters = Parameters {
-            constants: options.constants(),
+        let (room, places) = match options.by {
+            None => (ROWS, 1),
+            Some(_) => (
+                ROWS.max(PLACED_BYTES / (cpus * ROW_WORDS * 8)) + ROWS,
+                PLACES,
+            ),
+        };
+        let (tallies, counted, counters) = match options.events {
+            0 => (1, 1, 1),
+            _ => (THREADS, cpus * room, cpus),
+        };
+        let mut constants = options.constants();
+        constants.push(("cells_a_cpu", (room as u32).to_ne_bytes().to_vec()));
+        let mut parameters = Parameters {
+            constants,
             entries: vec![
-                ("rows", (cpus * ROWS) as u32),
+                ("rows", (cpus * room) as u32),
+                ("tallies", tallies as u32),
+                ("counts", counted as u32),
+                ("cells", places as u32),
+                ("places", places as u32),
+                ("known", places as u32),
                 (
                     "slow_calls",
                     options.slow_ns.map_or(4096, |_| SLOW_RING_BYTES),
                 ),
             ],
         };
+        let of_cpus = COUNTERS.into_iter().chain(["whole"]);
+        let of_cpus = of_cpus.map(|name| (name, counters as u32));
+        parameters.entries.extend(of_cpus);
         let mut object = Object::load(bytes, types, &parameters)?;
         for (program, tracepoint) in options.followers().iter().chain(options.watchers()) {
             object.prepare(program, tracepoint)?;
@@ -86,13 +123,30 @@ impl Profiler {
             cpus,
             control: object.words("control", CONTROL_WORDS)?,
             threads: object.words("threads", THREADS * THREAD_WORDS)?,
-            rows: object.words("rows", cpus * ROWS * ROW_WORDS)?,
+            rows: object.words("rows", cpus * room * ROW_WORDS)?,
+            room,
+            counts: object.words("counts", counted * EVENTS)?,
+            whole: object.words("whole", counters * EVENTS)?,
+            cells: object.words("cells", places * ROWS)?,
+            places: object.words("places", places * PLACE_WORDS)?,
             errors: object.words("errors", ROWS * ERRNOS)?,
             slow_calls: object.ring("slow_calls")?,
-            slow: Vec::new(),
             object,
             options,
         })
+    }
+
+    /// Has the counters of one CPU, which others may read there, count in calls; in the order of the
+    /// events. Without those of a CPU nothing is counted there.
+    pub fn count_on<'f>(
+        &mut self,
+        cpu: u32,
+        counters: impl Iterator<Item = BorrowedFd<'f>>,
+    ) -> Result<(), Error> {
+        for (map, counter) in COUNTERS.into_iter().zip(counters) {
+            self.object.hold(map, cpu, counter)?;
+        }
+        Ok(())
     }
 
     /// Attaches the programs: from now on every call on the machine costs a little more.
@@ -155,10 +209,17 @@ impl Profiler {
             traced_ns = null_call_ns();
             self.follow(us, Purpose::Forget)?;
         }
+        let none = BTreeMap::new();
         let recorded = Number::named(NULL).and_then(|number| match number {
-            Number::Native(row) => self.call(row as usize, None),
+            Number::Native(row) => self.call(row as usize, &self.all_cells(row as usize), &none),
             Number::Foreign => None,
         });
+        let mut counts = [0.0; EVENTS];
+        if let Some(call) = &recorded {
+            for (mean, count) in counts.iter_mut().zip(&call.counts) {
+                *mean = *count as f64 / call.returned.max(1) as f64;
+            }
+        }
         let recorded_ns = recorded.and_then(|call| call.time?.histogram.quantile_ns(0.5));
         self.clear();
         Ok(Tare {
@@ -166,16 +227,25 @@ impl Profiler {
             bystander_ns,
             traced_ns,
             recorded_ns,
+            counts,
         })
     }
 
     /// Forgets all calls so far.
     pub fn clear(&mut self) {
-        while self.slow_calls.next().is_some() {}
-        for word in self.rows.iter().chain(self.errors.iter()) {
+        self.take_slow();
+        // Rows that no place has taken are as they were made.
+        let taken = ROWS + load(&self.control, Control::Cells as usize) as usize;
+        let keys = (0..self.cpus * self.room).filter(|key| key % self.room < taken);
+        let of = |table, words| move |key| entry(table, key, words);
+        let rows = keys.clone().flat_map(of(&self.rows, ROW_WORDS));
+        let counts = keys.flat_map(of(&self.counts, EVENTS));
+        let tables = [&self.errors, &self.whole].into_iter();
+        let tables = tables.flat_map(|table| table.iter());
+        for word in rows.chain(counts).chain(tables) {
             // Writing has the memory of rows that nobody uses made.
-            if word.load(std::sync::atomic::Ordering::Relaxed) != 0 {
-                word.store(0, std::sync::atomic::Ordering::Relaxed);
+            if word.load(Ordering::Relaxed) != 0 {
+                word.store(0, Ordering::Relaxed);
             }
         }
         for field in [
@@ -184,42 +254,158 @@ impl Profiler {
             Control::Lost,
             Control::Untold,
             Control::FirstNs,
+            Control::Uncounted,
         ] {
             store(&self.control, field as usize, 0);
         }
     }
 
+    /// The slow calls that were told since this was last asked, where they are wanted.
+    pub fn take_slow(&mut self) -> Vec<Slow> {
+        let mut slow = Vec::new();
+        while let Some(record) = self.slow_calls.next() {
+            slow.extend(slow_call(&record));
+        }
+        slow
+    }
+
     /// All that was seen so far.
     pub fn read(&mut self) -> Profile {
-        while let Some(record) = self.slow_calls.next() {
-            self.slow.extend(slow_call(&record));
-        }
-        self.slow
-            .sort_by_key(|call| std::cmp::Reverse(call.took_ns));
-        let mut under_way = self.under_way();
-        let is_wanted = |call: &Call| {
-            let only = self.options.only.as_ref();
-            only.is_none_or(|only| only.contains(&call.number))
-        };
-        let calls = (0..ROWS)
-            .filter_map(|row| self.call(row, under_way.remove(&row)))
-            .filter(is_wanted);
+        let under_way = self.under_way();
+        let calls = self.wanted().filter_map(|row| {
+            let call = self.call(row, &self.all_cells(row), &under_way)?;
+            let errors = match call.failed {
+                Some(_) if !call.number.is_return() => self.errors(row),
+                Some(_) => BTreeMap::new(),
+                None => return Some(call),
+            };
+            Some(Call {
+                failed: Some(errors.values().sum()),
+                errors: Some(errors),
+                ..call
+            })
+        });
         let told = |field: Control| load(&self.control, field as usize);
+        let beyond = |wanted: u64, room: usize| wanted.saturating_sub(room as u64);
         Profile {
             calls: calls.collect(),
+            parts: self.parts(&under_way),
             threads: (!self.options.everyone).then(|| told(Control::Followed)),
-            slow: self.slow.clone(),
+            counts: (!self.options.everyone).then(|| self.whole()),
             missing: Missing {
                 threads: told(Control::Collisions),
                 calls: told(Control::Lost),
+                counts: told(Control::Uncounted),
                 slow: told(Control::Untold),
+                parts: beyond(told(Control::Places), PLACES - 1),
+                rows: beyond(told(Control::Cells), self.room - ROWS),
             },
         }
     }
 
-    /// One row, summed over all CPUs; `None` when nobody called it.
-    fn call(&self, row: usize, under_way: Option<Vec<u64>>) -> Option<Call> {
-        let each = || (0..self.cpus).map(move |cpu| (cpu * ROWS + row) * ROW_WORDS);
+    /// What followed threads counted, in calls and between them.
+    fn whole(&self) -> Vec<u64> {
+        let counted = |event| self.whole.iter().skip(event).step_by(EVENTS);
+        let sum = |event| {
+            let words = counted(event);
+            words.map(|word| word.load(Ordering::Relaxed)).sum()
+        };
+        (0..self.options.events).map(sum).collect()
+    }
+
+    /// The rows of the syscalls that are looked at.
+    fn wanted(&self) -> impl Iterator<Item = usize> {
+        (0..ROWS).filter(|row| {
+            let only = self.options.only.as_ref();
+            only.is_none_or(|only| only.contains(&number_of(*row)))
+        })
+    }
+
+    /// The row that a place has for a syscall on every CPU, if it has one of its own.
+    fn cell(&self, place: usize, row: usize) -> Option<usize> {
+        let cell = load(&self.cells, place * ROWS + row).checked_sub(1)? as usize;
+        (cell >= ROWS).then_some(cell)
+    }
+
+    /// All rows of a syscall, that of the rest first.
+    fn all_cells(&self, row: usize) -> Vec<usize> {
+        let own = (1..self.places_taken()).filter_map(|place| self.cell(place, row));
+        [row].into_iter().chain(own).collect()
+    }
+
+    /// How many places are in use, the rest included.
+    fn places_taken(&self) -> usize {
+        match self.options.by {
+            None => 1,
+            Some(By::FdType) => FD_TYPES.len(),
+            Some(_) => PLACES.min(load(&self.control, Control::Places as usize) as usize + 1),
+        }
+    }
+
+    /// What each place called.
+    fn parts(&self, under_way: &BTreeMap<usize, Vec<u64>>) -> Vec<Part> {
+        let Some(by) = self.options.by else {
+            return Vec::new();
+        };
+        let mut named: HashMap<String, usize> = HashMap::new();
+        let parts = (0..self.places_taken()).filter_map(|place| {
+            let calls = self.wanted().filter_map(|row| {
+                let cell = match place {
+                    0 => row,
+                    _ => self.cell(place, row)?,
+                };
+                self.call(row, &[cell], under_way)
+            });
+            let calls: Vec<Call> = calls.collect();
+            if calls.is_empty() {
+                return None;
+            }
+            let (name, id) = match by {
+                By::FdType => (FD_TYPES[place].to_owned(), None),
+                _ if place == 0 => (REST.to_owned(), None),
+                By::Command => (self.command(place), None),
+                By::Thread | By::Process => {
+                    let name = self.command(place);
+                    let count = named.entry(name.clone()).or_default();
+                    *count += 1;
+                    let name = match *count {
+                        1 => name,
+                        n => format!("{name}#{n}"),
+                    };
+                    (name, Some(load(&self.places, place * PLACE_WORDS)))
+                }
+            };
+            Some(Part {
+                by,
+                place,
+                name,
+                id,
+                calls,
+            })
+        });
+        parts.collect()
+    }
+
+    /// The name of a place.
+    fn command(&self, place: usize) -> String {
+        let words = [1, 2].map(|n| load(&self.places, place * PLACE_WORDS + n));
+        let bytes = words.map(u64::to_ne_bytes).concat();
+        let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(name).into_owned()
+    }
+
+    /// The calls of a syscall in these rows, summed over all CPUs; `None` when there are none.
+    fn call(
+        &self,
+        row: usize,
+        cells: &[usize],
+        under_way: &BTreeMap<usize, Vec<u64>>,
+    ) -> Option<Call> {
+        let keys = || {
+            let all = (0..self.cpus).flat_map(|cpu| cells.iter().map(move |cell| (cpu, cell)));
+            all.map(|(cpu, cell)| cpu * self.room + cell)
+        };
+        let each = || keys().map(|key| key * ROW_WORDS);
         let field = |field: Row| each().map(move |at| load(&self.rows, at + field as usize));
         let mut histogram = Histogram::default();
         for at in each() {
@@ -231,9 +417,10 @@ impl Profiler {
             }
         }
         let number = number_of(row);
+        let under_way = cells.iter().filter_map(|cell| under_way.get(cell));
         let mut call = Call {
             unfinished: field(Row::Unfinished).sum(),
-            under_way_ns: under_way.unwrap_or_default(),
+            under_way_ns: under_way.flatten().copied().collect(),
             ..Call::counted(number, field(Row::Calls).sum())
         };
         if !self.options.count_only {
@@ -244,12 +431,15 @@ impl Profiler {
                 off_ns: Some(field(Row::OffNs).sum()),
                 histogram,
             });
-            call.errors = Some(match number.is_return() {
+            call.failed = Some(match number.is_return() {
                 // What it returns is what the interrupted call left.
-                true => BTreeMap::new(),
-                false => self.errors(row),
+                true => 0,
+                false => field(Row::Failed).sum(),
             });
             call.returned_sum = number.moves_bytes().then(|| field(Row::Bytes).sum());
+            let counted = |event| keys().map(move |key| load(&self.counts, key * EVENTS + event));
+            let counts = (0..self.options.events).map(|event| counted(event).sum());
+            call.counts = counts.collect();
         }
         (call.all() > 0).then_some(call)
     }
@@ -262,7 +452,7 @@ impl Profiler {
         counts.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// The calls that threads are in, by row, each with how long it has been.
+    /// The calls that threads are in, by the row that they count in, each with how long it has been.
     fn under_way(&self) -> BTreeMap<usize, Vec<u64>> {
         let mut found: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         if self.options.count_only {
@@ -273,8 +463,10 @@ impl Profiler {
             let word = |field: Thread| load(thread, field as usize);
             let start_ns = word(Thread::StartNs);
             if word(Thread::Regs) != 0 && start_ns != 0 {
-                let row = found.entry(word(Thread::Row) as usize).or_default();
-                row.push(now.saturating_sub(start_ns));
+                let (row, place) = (word(Thread::Row) as usize, word(Thread::Place) as usize);
+                let cell = self.cell(place, row).unwrap_or(row);
+                let calls = found.entry(cell).or_default();
+                calls.push(now.saturating_sub(start_ns));
             }
         }
         found
@@ -283,14 +475,17 @@ impl Profiler {
 
 impl Options {
     /// The programs that follow threads, and their tracepoints.
-    fn followers(&self) -> &'static [(&'static str, &'static str)] {
-        const ALL: [(&str, &str); 3] = [
-            ("on_exit", "sched_process_exit"),
-            ("on_fork", "sched_process_fork"),
-            ("on_exec", "sched_process_exec"),
-        ];
+    fn followers(&self) -> Vec<(&'static str, &'static str)> {
+        let mut programs = vec![("on_exit", "sched_process_exit")];
         // Who follows everyone needs only to hear of ends.
-        if self.everyone { &ALL[..1] } else { &ALL }
+        if !self.everyone {
+            programs.push(("on_fork", "sched_process_fork"));
+            programs.push(("on_exec", "sched_process_exec"));
+        }
+        if self.by.is_some_and(|by| by != By::FdType) {
+            programs.push(("on_rename", "task_rename"));
+        }
+        programs
     }
 
     /// The programs that syscalls meet, and their tracepoints, in the order of attaching.
@@ -307,32 +502,55 @@ impl Options {
 
     fn constants(&self) -> Vec<(&'static str, Vec<u8>)> {
         let flag = |set: bool| vec![u8::from(set)];
-        let mut bits = [0u64; ROWS / 64];
         // The call of the tare is looked at in any case.
-        for number in self.only.iter().flatten().chain(&Number::named(NULL)) {
-            let row = match number {
-                Number::Native(number) => *number as usize,
-                Number::Foreign => FOREIGN,
-            };
-            if let Some(word) = bits.get_mut(row / 64) {
-                *word |= 1 << (row % 64);
-            }
-        }
+        let wanted = self.only.iter().flatten().copied();
+        let wanted = bits(wanted.chain(Number::named(NULL)));
+        let by = match self.by {
+            None => 0u32,
+            Some(by) => by as u32 + 1,
+        };
         vec![
             ("everyone", flag(self.everyone)),
             ("off_cpu", flag(!self.count_only)),
             ("slow_ns", self.slow_ns.unwrap_or(0).to_ne_bytes().to_vec()),
             ("is_filtered", flag(self.only.is_some())),
-            (
-                "wanted",
-                bits.into_iter().flat_map(u64::to_ne_bytes).collect(),
-            ),
+            ("wanted", wanted),
+            ("events", (self.events as u32).to_ne_bytes().to_vec()),
+            ("by", by.to_ne_bytes().to_vec()),
+            ("takes_fd", bits(classes::given_descriptors())),
         ]
     }
 }
 
+/// The words of the entry `key` of a table; none where it has none.
+fn entry(table: &SharedWords, key: usize, words: usize) -> &[AtomicU64] {
+    let from = key * words;
+    table.get(from..from + words).unwrap_or_default()
+}
+
+/// A bit each, as the programs have them.
+fn bits(numbers: impl Iterator<Item = Number>) -> Vec<u8> {
+    let mut bits = [0u64; ROWS / 64];
+    for number in numbers {
+        let row = match number {
+            Number::Native(number) => number as usize,
+            Number::Foreign => FOREIGN,
+        };
+        if let Some(word) = bits.get_mut(row / 64) {
+            *word |= 1 << (row % 64);
+        }
+    }
+    bits.into_iter().flat_map(u64::to_ne_bytes).collect()
+}
+
+/// The tables of counters, one an event.
+const COUNTERS: [&str; EVENTS] = ["counters_0", "counters_1", "counters_2", "counters_3"];
+
+/// What rows of places may take in all.
+const PLACED_BYTES: usize = 32 << 20;
+
 /// Some ten thousand slow calls.
-const SLOW_RING_BYTES: u32 = 1 << 20;
+const SLOW_RING_BYTES: u32 = 1 << 22;
 
 /// What a record of the ring tells; `None` when it is too short.
 fn slow_call(record: &[u8]) -> Option<Slow> {
@@ -345,8 +563,10 @@ fn slow_call(record: &[u8]) -> Option<Slow> {
     for (n, argument) in arguments.iter_mut().enumerate() {
         *argument = word(record::Slow::Arguments as usize + n)?;
     }
-    let command = record.get(SLOW_COMMAND..SLOW_BYTES)?;
+    let command = record.get(SLOW_COMMAND..record::Slow::Pid as usize * 8)?;
     let command = command.split(|byte| *byte == 0).next()?;
+    let frames = field(record::Slow::Frames)? as usize;
+    let stack = (0..frames.min(SLOW_FRAMES)).map(|n| word(record::Slow::Stack as usize + n));
     Some(Slow {
         number: number_of(field(record::Slow::Row)? as usize),
         took_ns: field(record::Slow::TookNs)?,
@@ -355,6 +575,8 @@ fn slow_call(record: &[u8]) -> Option<Slow> {
         command: String::from_utf8_lossy(command).into_owned(),
         arguments,
         result: field(record::Slow::Result)? as i64,
+        pid: field(record::Slow::Pid)? as i32,
+        stack: stack.collect::<Option<_>>()?,
     })
 }
 
@@ -442,7 +664,7 @@ mod tests {
                 time.total_ns < took && time.longest_ns < Some(took),
                 "{time:?}"
             );
-            assert_eq!(call("getppid").failed(), Some(0));
+            assert_eq!(call("getppid").failed, Some(0));
         }
     }
 }

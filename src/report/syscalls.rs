@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use super::latency;
 use super::text::Style;
-use crate::probe::profile::{Histogram, Profile};
-use crate::run::syscalls::{EACH, WHOLE, errno_name};
-use crate::sample::{Figure, Sample};
+use crate::probe::profile::{By, Histogram, Part};
+use crate::run::syscalls::{EACH, Slowest, WHOLE, errno_name};
+use crate::sample::{Figure, Name, Sample};
 use crate::unit::{Dimension, Scale, Unit, human};
 
 /// A column: its unit, its heading, and how early it goes where there is no room, 0 being never.
-struct Column {
-    unit: &'static str,
-    heading: &'static str,
+struct Column<'a> {
+    unit: &'a str,
+    heading: &'a str,
     spare: u8,
 }
 
 /// The columns beside the share and the name.
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column<'_>; 11] = [
     column("total-sec", "total", 0),
     column("calls", "calls", 0),
     column("errors", "errors", 0),
@@ -33,7 +33,7 @@ const COLUMNS: [Column; 11] = [
     column("bytes/op", "bytes/op", 8),
 ];
 
-const fn column(unit: &'static str, heading: &'static str, spare: u8) -> Column {
+const fn column<'a>(unit: &'a str, heading: &'a str, spare: u8) -> Column<'a> {
     Column {
         unit,
         heading,
@@ -44,11 +44,10 @@ const fn column(unit: &'static str, heading: &'static str, spare: u8) -> Column 
 /// What stands between two columns.
 const GAP: usize = 2;
 
-/// The whole profile: what it is of, the table, and what it cost; `subject` in the user's words.
-pub fn profile(samples: &[Sample], subject: &str, style: Style) -> String {
-    let whole = samples
-        .iter()
-        .find(|sample| sample.benchmark.base() == WHOLE);
+/// The whole profile: what it is of, the table or those of its parts, and what it cost; `subject`
+/// in the user's words.
+pub fn profile(samples: &[Sample], parts: &[Part], subject: &str, style: Style) -> String {
+    let whole = whole(samples);
     let mut text = String::new();
     if let Some(whole) = whole {
         let _ = writeln!(
@@ -57,7 +56,11 @@ pub fn profile(samples: &[Sample], subject: &str, style: Style) -> String {
             summary(whole, calls(samples).count())
         );
     }
-    text.push_str(&table(samples, whole, style));
+    if parts.is_empty() {
+        let rows: Vec<(&str, &Sample)> = calls(samples).collect();
+        text.push_str(&table(&rows, wall(whole), style));
+    }
+    text.push_str(&by_part(samples, parts, wall(whole), style));
     if let Some(whole) = whole {
         text.push_str(&notes(samples, whole));
     }
@@ -121,11 +124,10 @@ pub fn errors(samples: &[Sample]) -> String {
     }
 }
 
-/// The slowest single calls, with what they were given and what they returned.
-pub fn slowest(profile: &Profile) -> String {
-    const MOST: usize = 20;
+/// The slowest single calls, with what they were given and what they returned, and who called them.
+pub fn slowest(slowest: &Slowest) -> String {
     let mut text = String::new();
-    for call in profile.slow.iter().take(MOST) {
+    for (call, callers) in &slowest.calls {
         let took_sec = call.took_ns as f64 / 1e9;
         let took = Scale::for_figure(Dimension::Seconds, took_sec).write(took_sec);
         let arguments: Vec<String> = call.arguments.iter().map(|word| short(*word)).collect();
@@ -141,15 +143,18 @@ pub fn slowest(profile: &Profile) -> String {
             call.command,
             call.tid
         );
-    }
-    match profile.slow.len() {
-        0 => "  no call was that slow\n".to_owned(),
-        all if all > MOST => {
-            let _ = writeln!(text, "  and {} more that were as slow", all - MOST);
-            text
+        for caller in callers {
+            let _ = writeln!(text, "             ← {caller}");
         }
-        _ => text,
     }
+    match slowest.all.saturating_sub(slowest.calls.len()) {
+        _ if slowest.all == 0 => return "  no call was that slow\n".to_owned(),
+        0 => {}
+        more => {
+            let _ = writeln!(text, "  and {more} more that were as slow");
+        }
+    }
+    text + "  callers are found by frame pointers: a function that keeps none hides its caller\n"
 }
 
 /// A register: small numbers as such, negative ones too, and addresses.
@@ -183,12 +188,89 @@ pub fn histogram(name: &str, histogram: &Histogram, style: Style) -> String {
     text
 }
 
+fn whole(samples: &[Sample]) -> Option<&Sample> {
+    let mut samples = samples.iter();
+    samples.find(|sample| sample.benchmark.base() == WHOLE)
+}
+
+fn wall(whole: Option<&Sample>) -> Option<f64> {
+    whole.and_then(|whole| number(whole, "sec/op"))
+}
+
 /// The samples that are about one syscall each, with its name.
 fn calls(samples: &[Sample]) -> impl Iterator<Item = (&str, &Sample)> {
-    samples.iter().filter_map(|sample| {
-        let (_, name) = sample.benchmark.parameters().first()?;
-        (sample.benchmark.base() == EACH).then_some((name.as_str(), sample))
-    })
+    let named = samples.iter().filter(|sample| part(sample).is_none());
+    named.filter_map(|sample| Some((syscall(sample)?, sample)))
+}
+
+fn syscall(sample: &Sample) -> Option<&str> {
+    let (_, name) = sample.benchmark.parameters().first()?;
+    (sample.benchmark.base() == EACH).then_some(name)
+}
+
+/// Of which part a sample is.
+fn part(sample: &Sample) -> Option<&str> {
+    let mut parameters = sample.benchmark.parameters().iter();
+    let part = parameters.find(|(key, _)| By::ALL.iter().any(|by| by.word() == key))?;
+    Some(&part.1)
+}
+
+/// A table a part, the dearest first.
+fn by_part(samples: &[Sample], parts: &[Part], wall: Option<f64>, style: Style) -> String {
+    const PARTS: usize = 12;
+    const ROWS: usize = 10;
+    let mut rows: BTreeMap<&str, Vec<(&str, &Sample)>> = BTreeMap::new();
+    for sample in samples {
+        if let (Some(part), Some(name)) = (part(sample), syscall(sample)) {
+            rows.entry(part).or_default().push((name, sample));
+        }
+    }
+    let sum = |rows: &[(&str, &Sample)], unit| -> f64 {
+        let numbers = rows.iter().filter_map(|(_, sample)| number(sample, unit));
+        numbers.sum()
+    };
+    let said = |rows: &[(&str, &Sample)]| {
+        let calls = sum(rows, "calls");
+        let sec = sum(rows, "total-sec");
+        let mut text = format!("{calls:.0} {}", if calls == 1.0 { "call" } else { "calls" });
+        if sec > 0.0 {
+            let _ = write!(text, ", {} in them", human(&Unit::named("sec"), sec));
+        }
+        text
+    };
+    let mut parts: Vec<(&Part, Vec<(&str, &Sample)>)> = parts
+        .iter()
+        .filter_map(|part| {
+            // As it stands in the samples.
+            let name = Name::new(EACH).with(part.by.word(), &part.name);
+            let (_, name) = name.parameters().first()?;
+            Some((part, rows.remove(name.as_str())?))
+        })
+        .collect();
+    let weight = |rows: &[(&str, &Sample)]| (sum(rows, "total-sec"), sum(rows, "calls"));
+    parts.sort_by(|(_, a), (_, b)| {
+        let (a, b) = (weight(a), weight(b));
+        b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1))
+    });
+    let mut text = String::new();
+    for (part, rows) in parts.iter().take(PARTS) {
+        let id = part.id.map_or(String::new(), |id| format!(" ({id})"));
+        let (word, name) = (part.by.word(), &part.name);
+        let _ = writeln!(text, "\n{word} {name}{id}: {}", said(rows));
+        let shown = &rows[..rows.len().min(ROWS)];
+        text.push_str(&table(shown, wall, style));
+        if let Some(rest @ [_, ..]) = rows.get(ROWS..) {
+            let _ = writeln!(text, "  and {} syscalls more: {}", rest.len(), said(rest));
+        }
+    }
+    if let Some(rest @ [_, ..]) = parts.get(PARTS..) {
+        let rows: Vec<_> = rest.iter().flat_map(|(_, rows)| rows.clone()).collect();
+        let _ = writeln!(text, "\nand {} more: {}", rest.len(), said(&rows));
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
 }
 
 fn number(sample: &Sample, unit: &str) -> Option<f64> {
@@ -220,14 +302,14 @@ fn summary(whole: &Sample, kinds: usize) -> String {
     text
 }
 
-fn table(samples: &[Sample], whole: Option<&Sample>, style: Style) -> String {
-    let wall = whole.and_then(|whole| number(whole, "sec/op"));
+fn table(calls: &[(&str, &Sample)], wall: Option<f64>, style: Style) -> String {
     let mut rows: Vec<(usize, Vec<String>)> = Vec::new();
-    let used = |column: &&Column| {
-        let mut samples = calls(samples);
-        samples.any(|(_, sample)| sample.figure(column.unit).is_some())
+    let used = |column: &Column<'_>| {
+        let mut calls = calls.iter();
+        calls.any(|(_, sample)| number(sample, column.unit).is_some())
     };
-    let columns: Vec<&Column> = COLUMNS.iter().filter(used).collect();
+    let columns = COLUMNS.into_iter().filter(used);
+    let columns: Vec<Column<'_>> = columns.chain(counted(calls)).collect();
     let is_timed = columns.iter().any(|column| column.unit == "total-sec");
     let mut heading: Vec<String> = columns.iter().map(|c| c.heading.to_owned()).collect();
     if is_timed {
@@ -235,7 +317,7 @@ fn table(samples: &[Sample], whole: Option<&Sample>, style: Style) -> String {
     }
     heading.push("syscall".to_owned());
     rows.push((usize::MAX, heading));
-    for (name, sample) in calls(samples) {
+    for (name, sample) in calls {
         let mut cells: Vec<String> = columns
             .iter()
             .map(|column| cell(column.unit, sample))
@@ -250,7 +332,7 @@ fn table(samples: &[Sample], whole: Option<&Sample>, style: Style) -> String {
                 }),
             );
         }
-        cells.push(name.to_owned());
+        cells.push((*name).to_owned());
         rows.push((0, cells));
     }
     let width_of = |n: usize| {
@@ -288,21 +370,40 @@ fn table(samples: &[Sample], whole: Option<&Sample>, style: Style) -> String {
     text
 }
 
+/// The columns of what was counted in calls.
+fn counted<'a>(calls: &[(&str, &'a Sample)]) -> Vec<Column<'a>> {
+    let first = calls.iter().map(|(_, sample)| &sample.values);
+    let values = first.max_by_key(|values| values.len());
+    let units: Vec<&str> = values
+        .into_iter()
+        .flatten()
+        .map(|value| value.unit.as_str())
+        .collect();
+    let is_counted = |name: &str| units.contains(&format!("total-{name}").as_str());
+    let columns = units
+        .iter()
+        .filter_map(|&unit| match unit.strip_suffix("/op") {
+            Some(name) if is_counted(name) && name != "sec" => Some(column(unit, unit, 0)),
+            _ => unit.starts_with("IPC").then(|| column(unit, unit, 0)),
+        });
+    columns.collect()
+}
+
 fn cell(unit: &str, sample: &Sample) -> String {
     let Some(figure) = sample.figure(unit) else {
         return String::new();
     };
     match (unit, figure.number()) {
-        (_, None) => "—".to_owned(),
+        (_, None) => "-".to_owned(),
         ("errors", Some(0.0)) => String::new(),
         ("calls" | "errors", Some(count)) => format!("{count:.0}"),
         ("off-CPU-sec", Some(0.0)) => String::new(),
         (unit, Some(number)) => {
-            let dimension = match unit {
-                "bytes/op" => Dimension::Bytes,
-                _ => Dimension::Seconds,
-            };
-            Scale::for_figure(dimension, number).write(number)
+            let text = human(&Unit::named(unit), number);
+            match sample.figure(unit) {
+                Some(Figure::Scaled { .. }) => format!("~{text}"),
+                _ => text,
+            }
         }
     }
 }

@@ -231,6 +231,7 @@ mod tests {
             bystander_ns: 300.0,
             traced_ns: 400.0,
             recorded_ns: None,
+            counts: Default::default(),
         };
         let check = |calls: u64, want_ms: f64| {
             let slice = Slice::new(0.02, calls, Some(&tare));

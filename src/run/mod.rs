@@ -15,11 +15,13 @@ pub mod identical;
 pub mod interrupt;
 pub mod looped;
 pub mod loops;
+mod memory;
 pub mod noise;
 pub mod profiled;
 mod ptraced;
 pub mod schedule;
 pub mod surroundings;
+pub mod symbols;
 pub mod syscalls;
 pub mod traced;
 pub mod wait;
@@ -291,6 +293,12 @@ pub fn is_aside(unit: &Unit) -> bool {
 
 fn exact(unit: &str, figure: f64) -> Value {
     Value::new(unit, Figure::Exact(figure))
+}
+
+/// How many values it takes for a quantile of theirs: below so many it is the largest under another
+/// name.
+fn least_for(quantile: f64) -> u64 {
+    (1.0 / (1.0 - quantile)).round() as u64
 }
 
 /// CPUs that were busy on average: CPU time over wall time.

@@ -1,5 +1,7 @@
 //! The syscalls of a command, of running processes or of the whole machine, profiled for a while, as records. Never prints, and knows no way to see a syscall itself: that is the probe's.
 
+mod callers;
+mod counts;
 mod samples;
 
 use std::io;
@@ -7,16 +9,20 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use caps::Capability;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use procfs::process::Process;
 
 use super::Error;
 use super::counted::Counted;
 use super::duty::{Clock, Duty, SLICE, Sampling};
 use super::interrupt::Interrupt;
+use super::memory::Whose;
 use super::ptraced::Ptraced;
 use super::traced::{Ended, Failed, Traced};
 use super::wait::{Wait, Woken};
+use crate::perf::event::Group;
 use crate::probe::kernel::Facts;
 use crate::probe::profile::Profile;
 use crate::probe::record::Purpose;
@@ -24,6 +30,11 @@ use crate::probe::syscalls::{Options, Profiler, Tare, null_call_ns};
 use crate::probe::{self, Rung};
 use crate::sample::{Cause, Warning};
 use crate::sys::child::{Usage, open_pidfd};
+use crate::sys::privilege;
+use callers::Callers;
+pub use callers::Slowest;
+use counts::Counts;
+pub use counts::InCalls;
 pub use samples::{EACH, WHOLE, errno_name};
 
 /// Whose syscalls.
@@ -41,6 +52,8 @@ pub enum Subject {
 pub struct How {
     /// What is looked at.
     pub options: Options,
+    /// Events that are counted in the calls.
+    pub events: Vec<Group>,
     /// For how long, of what runs already.
     pub timeout: Option<Duration>,
     /// What came is given once in this long, too.
@@ -58,6 +71,7 @@ impl Default for How {
     fn default() -> How {
         How {
             options: Options::default(),
+            events: Vec::new(),
             timeout: None,
             interval: None,
             duty: None,
@@ -67,10 +81,36 @@ impl Default for How {
     }
 }
 
+/// How often it is looked for slow calls.
+const LOOK: Duration = Duration::from_millis(10);
+
 impl How {
     /// How often something is to be done while it runs.
     pub fn tick(&self) -> Option<Duration> {
-        self.duty.map(|_| SLICE).or(self.interval)
+        let looks = self.options.slow_ns.map(|_| LOOK);
+        self.duty.map(|_| SLICE).or(self.interval).or(looks)
+    }
+
+    /// Who tells of slow calls, where they are wanted.
+    fn callers(
+        &self,
+        whose: Whose<'_>,
+        running: &[i32],
+        at_exec: bool,
+    ) -> Result<Option<Callers>, Error> {
+        let wanted = self.options.slow_ns.map(|_| ());
+        let follow = |()| {
+            privilege::lend(Capability::CAP_SYS_PTRACE, || {
+                Callers::follow(whose, running, at_exec)
+            })
+        };
+        wanted.map(follow).transpose()
+    }
+
+    /// Whether programs in the kernel alone can do it.
+    pub fn needs_programs(&self) -> bool {
+        let in_parts = self.duty.is_some() || self.interval.is_some();
+        in_parts || self.options.by.is_some() || !self.events.is_empty()
     }
 }
 
@@ -89,6 +129,10 @@ pub struct Observation {
     pub wall: Duration,
     /// Whether slow calls were to be told.
     pub wants_slow: bool,
+    /// Those that were, where they could be.
+    pub slowest: Slowest,
+    /// What is counted in calls, where something is.
+    pub counted: Option<InCalls>,
     /// Of what the profile is a sample, when it is not the whole.
     pub sampling: Option<Sampling>,
     /// What a command used, and how that was told apart.
@@ -116,8 +160,8 @@ pub fn observe(
 ) -> Result<Observation, Error> {
     let rungs = match (how.rung, &subject) {
         (Some(rung), _) => vec![rung],
-        // What runs already, slices and intervals are for programs in the kernel alone.
-        (None, _) if how.tick().is_some() => vec![Rung::Programs],
+        // What runs already, parts, counts, slices and intervals are for programs in the kernel alone.
+        (None, _) if how.needs_programs() => vec![Rung::Programs],
         (None, Subject::Command(_)) => vec![Rung::Programs, Rung::Counters, Rung::Ptrace],
         (None, _) => vec![Rung::Programs],
     };
@@ -159,21 +203,34 @@ fn by_programs(
         return Err(Error::Trace(obstacle));
     }
     let untraced_ns = null_call_ns();
-    let mut profiler = Profiler::load(sys, how.options.clone()).map_err(refused)?;
+    let counts = match how.events.is_empty() {
+        true => None,
+        false => Some(Counts::open(&how.events).map_err(Error::Count)?),
+    };
+    let options = Options {
+        events: counts.as_ref().map_or(0, Counts::events),
+        ..how.options.clone()
+    };
+    let mut profiler = Profiler::load(sys, options).map_err(refused)?;
+    if let Some(counts) = &counts {
+        counts.give(&mut profiler).map_err(refused)?;
+    }
     let begin = |profiler: &mut Profiler| {
         profiler.attach()?;
         profiler.tare(untraced_ns).map(Some)
     };
     let (tare, duty);
+    let mut callers: Option<Callers>;
     let mut observation = match subject {
         Subject::Command(traced) => {
             let child = traced.start()?;
             tare = begin(&mut profiler).map_err(refused)?;
             let pid = child.pid().as_raw();
             profiler.follow(pid, Purpose::AtExec).map_err(refused)?;
+            callers = how.callers(Whose::Threads(&[pid]), &[], true)?;
             let mut slices =
                 Slices::begin(how, &mut profiler, tare, Some(pid), partly).map_err(refused)?;
-            let mut tick = || slices.end(&mut profiler, how);
+            let mut tick = || slices.end(&mut profiler, how, &mut callers);
             let ended = traced.run(child, interrupt, &mut tick)?;
             duty = slices.duty;
             Observation::of(Rung::Programs, ended, traced.tick_sec())
@@ -182,22 +239,24 @@ fn by_programs(
             let ends = watch(pids)?;
             tare = begin(&mut profiler).map_err(refused)?;
             let began = Instant::now();
-            for pid in pids {
+            for pid in &*pids {
                 follow_all(&mut profiler, *pid).map_err(refused)?;
             }
+            callers = how.callers(Whose::Threads(&threads_of(pids)), pids, false)?;
             let mut slices =
                 Slices::begin(how, &mut profiler, tare, None, partly).map_err(refused)?;
-            let mut tick = || slices.end(&mut profiler, how);
+            let mut tick = || slices.end(&mut profiler, how, &mut callers);
             let interrupted = wait(Some(ends), how, interrupt, &mut tick)?;
             duty = slices.duty;
             Observation::span(began.elapsed(), interrupted)
         }
         Subject::Everyone => {
             tare = begin(&mut profiler).map_err(refused)?;
+            callers = how.callers(Whose::Everyone, &[], false)?;
             let began = Instant::now();
             let mut slices =
                 Slices::begin(how, &mut profiler, tare, None, partly).map_err(refused)?;
-            let mut tick = || slices.end(&mut profiler, how);
+            let mut tick = || slices.end(&mut profiler, how, &mut callers);
             let interrupted = wait(None, how, interrupt, &mut tick)?;
             duty = slices.duty;
             Observation::span(began.elapsed(), interrupted)
@@ -206,6 +265,14 @@ fn by_programs(
     observation.sampling = duty.map(|duty| duty.finish(&mut profiler));
     profiler.detach();
     observation.profile = profiler.read();
+    if let Some(callers) = callers {
+        let blind = callers.blind.as_ref().map(|cause| {
+            format!("callers are told as far as processes still had their memory: {cause}")
+        });
+        observation.warnings.extend(blind.map(Warning));
+        observation.slowest = callers.slowest(&mut profiler)?;
+    }
+    observation.counted = counts.map(|counts| counts.read()).transpose()?;
     observation.tare = tare;
     Ok(observation)
 }
@@ -278,9 +345,20 @@ impl<'a, 'p> Slices<'a, 'p> {
         })
     }
 
-    fn end(&mut self, profiler: &mut Profiler, how: &How) -> Result<(), Error> {
+    fn end(
+        &mut self,
+        profiler: &mut Profiler,
+        how: &How,
+        callers: &mut Option<Callers>,
+    ) -> Result<(), Error> {
+        if let Some(callers) = callers {
+            callers.look(profiler)?;
+        }
         if let Some(duty) = &mut self.duty {
             return duty.turn(profiler).map_err(|error| refusal(&error, how));
+        }
+        if how.interval.is_none() {
+            return Ok(());
         }
         let now = Instant::now();
         let seen = profiler.read();
@@ -303,6 +381,14 @@ fn follow_all(profiler: &mut Profiler, pid: i32) -> Result<(), probe::Error> {
         }
     }
     Ok(())
+}
+
+/// The threads of processes, as far as they can be seen.
+fn threads_of(pids: &[i32]) -> Vec<i32> {
+    let tasks = pids
+        .iter()
+        .filter_map(|&pid| Process::new(pid).and_then(|p| p.tasks()).ok());
+    tasks.flatten().flatten().map(|task| task.tid).collect()
 }
 
 /// What tells the end of each process.
@@ -356,6 +442,8 @@ impl Observation {
             profile: Profile::default(),
             tare: None,
             wants_slow: false,
+            slowest: Slowest::default(),
+            counted: None,
             sampling: None,
             wall: ended.wall,
             usage: Some((ended.usage, tick_sec)),
@@ -374,6 +462,8 @@ impl Observation {
             profile: Profile::default(),
             tare: None,
             wants_slow: false,
+            slowest: Slowest::default(),
+            counted: None,
             sampling: None,
             wall,
             usage: None,

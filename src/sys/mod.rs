@@ -1,6 +1,7 @@
 //! The kernel's doors: thin, safe wrappers round system calls and machine instructions. The only hand-written `unsafe` of the crate; decides nothing and knows no word of the floors above.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod child;
 pub mod clock;
 pub mod descriptor;

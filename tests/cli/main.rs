@@ -1,6 +1,7 @@
 //! The program as its users meet it: the real binary, its options, its bad cases, and what it counts on the real kernel.
 
 mod ab;
+mod apart;
 mod attach;
 mod bench;
 mod bisect;

@@ -1,13 +1,22 @@
 /* Programs whose syscalls are known to the call. Exact ones use raw syscalls that no C library
  * makes by itself. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +27,12 @@ static void repeat(long number, int times)
 {
 	for (int i = 0; i < times; i++)
 		syscall(number, -1, 0);
+}
+
+static void look(int fd, int times)
+{
+	for (int i = 0; i < times; i++)
+		syscall(SYS_flock, fd, 0);
 }
 
 static void *thread(void *unused)
@@ -33,6 +48,27 @@ static void *executing_thread(void *unused)
 	repeat(SYS_getuid, 50);
 	execl(self, self, "leaf", NULL);
 	return NULL;
+}
+
+/* Three functions deep, with frame pointers (as it is compiled). */
+static __attribute__((noinline)) void innermost(void)
+{
+	struct timespec pause = {0, 5000000};
+#ifdef __x86_64__
+	long result;
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(SYS_nanosleep), "D"(&pause), "S"(NULL)
+			 : "rcx", "r11", "memory");
+#else
+	syscall(SYS_nanosleep, &pause, NULL);
+#endif
+}
+
+static __attribute__((noinline)) void outermost(void)
+{
+	innermost();
+	__asm__ volatile("");
 }
 
 static void handle(int signal)
@@ -99,6 +135,59 @@ int main(int argc, char **argv)
 		pthread_t other;
 		pthread_create(&other, NULL, executing_thread, NULL);
 		pause();
+	} else if (!strcmp(what, "faulting")) {
+		/* 64 page faults in one read; sleeps while a child has faults without end. */
+		const size_t page = sysconf(_SC_PAGESIZE), size = 64 * page;
+		const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+		char *fresh = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+		int zero = open("/dev/zero", O_RDONLY);
+		madvise(fresh, size, MADV_NOHUGEPAGE);
+		if (syscall(SYS_preadv, zero, &(struct iovec){fresh, size}, 1, 0, 0) != (long)size)
+			return 1;
+		pid_t child = fork();
+		if (!child)
+			for (;;) {
+				madvise(fresh, size, MADV_DONTNEED);
+				memset(fresh, 1, size);
+			}
+		for (int i = 0; i < 20; i++) {
+			struct timespec pause = {0, 3000000};
+			syscall(SYS_nanosleep, &pause, NULL);
+		}
+		kill(child, SIGKILL);
+	} else if (!strcmp(what, "callers")) {
+		/* A child ends right after its slow call. */
+		if (!fork()) {
+			outermost();
+			_exit(0);
+		}
+		wait(NULL);
+	} else if (!strcmp(what, "crowd")) {
+		/* 1100 processes, one after the other, of one getppid each. */
+		for (int i = 0; i < 1100; i++) {
+			if (!vfork()) {
+				syscall(SYS_getppid);
+				_exit(0);
+			}
+			wait(NULL);
+		}
+	} else if (!strcmp(what, "types")) {
+		/* Of each type of descriptor one more flock than of the one before. */
+		sigset_t none;
+		int ends[2], pair[2];
+		sigemptyset(&none);
+		if (pipe(ends) || socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+			return 1;
+		const int all[] = {
+			open(self, O_RDONLY),	  open("/", O_RDONLY),
+			ends[0],		  pair[0],
+			open("/dev/null", O_RDWR), open("/proc/self/stat", O_RDONLY),
+			eventfd(0, 0),		  epoll_create1(0),
+			timerfd_create(CLOCK_MONOTONIC, 0), signalfd(-1, &none, 0),
+			inotify_init(),		  999,
+		};
+		for (int i = 0; i < 12; i++)
+			look(all[i], i + 1);
 	} else if (!strcmp(what, "signals")) {
 		/* 100 rt_sigreturn; interrupted nanosleeps */
 		struct sigaction action = {.sa_handler = handle};

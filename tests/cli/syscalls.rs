@@ -18,7 +18,7 @@ use crate::common::{
 
 /// The programs of `syscalls.c`, compiled once; none, with a word about it, without a C compiler
 /// or where syscalls cannot be traced.
-fn tracee(what: &str) -> Option<&'static Path> {
+pub(crate) fn tracee(what: &str) -> Option<&'static Path> {
     static COMPILED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let compiled = COMPILED.get_or_init(|| {
         let ran = run(words("syscalls --quiet -- true"));
@@ -29,7 +29,7 @@ fn tracee(what: &str) -> Option<&'static Path> {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/syscalls.c");
         let mut compiler = Command::new("cc");
         compiler
-            .args(["-O1", "-pthread", "-o"])
+            .args(["-O1", "-pthread", "-fno-omit-frame-pointer", "-o"])
             .arg(&program)
             .arg(source);
         match compiler.output() {
@@ -48,10 +48,10 @@ fn tracee(what: &str) -> Option<&'static Path> {
 }
 
 /// The samples of a profile, by syscall.
-struct Profile(Vec<Sample>);
+pub(crate) struct Profile(pub(crate) Vec<Sample>);
 
 impl Profile {
-    fn of(options: &str, program: &Path, what: &str) -> Profile {
+    pub(crate) fn of(options: &str, program: &Path, what: &str) -> Profile {
         let program = program.to_str().unwrap();
         let line = format!("syscalls {options} -- {program} {what}");
         Profile(measure(words(&line)))
@@ -65,13 +65,25 @@ impl Profile {
     }
 
     #[track_caller]
-    fn call(&self, name: &str) -> &Sample {
+    pub(crate) fn call(&self, name: &str) -> &Sample {
         let found = self.find(name);
         found.unwrap_or_else(|| panic!("no {name} in {:#?}", self.0))
     }
 
+    /// The calls of `name` by part, the parts by their names.
+    pub(crate) fn parts(&self, by: &str, name: &str) -> BTreeMap<String, u64> {
+        let named = ("name".to_owned(), name.to_owned());
+        let parts = self.0.iter().filter_map(|sample| {
+            let parameters = sample.benchmark.parameters();
+            let (_, part) = parameters.iter().find(|(key, _)| key == by)?;
+            let calls = exact(sample, "calls") as u64;
+            parameters.contains(&named).then(|| (part.clone(), calls))
+        });
+        parts.collect()
+    }
+
     #[track_caller]
-    fn count(&self, name: &str) -> u64 {
+    pub(crate) fn count(&self, name: &str) -> u64 {
         exact(self.call(name), "calls") as u64
     }
 }
@@ -467,6 +479,44 @@ fn slow_calls_are_told_one_by_one() {
 }
 
 #[test]
+fn slow_calls_are_told_with_their_callers() {
+    let Some(program) = tracee("callers of slow calls") else {
+        return;
+    };
+    let name = program.to_str().unwrap();
+    let line = format!("syscalls --rung bpf -e nanosleep --slow 2ms -- {name} callers");
+    let ran = run(words(&line)).exits(0);
+    let told = ran.stderr.lines().map(str::trim);
+    let callers: Vec<&str> = told.filter_map(|line| line.strip_prefix("← ")).collect();
+    let functions = callers
+        .iter()
+        .map(|caller| caller.split('+').next().unwrap());
+    let functions: Vec<&str> = functions.take(3).collect();
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(functions, ["innermost", "outermost", "main"], "{ran:#?}");
+        assert!(callers[0].ends_with("(syscalls)"), "{callers:?}");
+    }
+    ran.says(&["frame pointers"]);
+}
+
+#[test]
+fn a_percentile_takes_so_many_calls() {
+    let Some(program) = tracee("percentiles of few calls") else {
+        return;
+    };
+    let profile = Profile::of("", program, "family");
+    let known = |name: &str| {
+        let call = profile.call(name);
+        ["p50-sec", "p90-sec", "p99-sec", "p99.9-sec"]
+            .map(|unit| call.figure(unit).unwrap().number().is_some())
+    };
+    assert_eq!(known("getppid"), [true; 4]);
+    assert_eq!(known("getgid"), [true, true, false, false]);
+    assert_eq!(known("fchdir"), [true, false, false, false]);
+    assert_eq!(known("vfork"), [false; 4]);
+}
+
+#[test]
 fn lists_of_syscalls_are_kept_to() {
     let Some(program) = tracee("-e") else {
         return;
@@ -481,12 +531,15 @@ fn bad_wishes_are_refused() {
     run(words("syscalls -e no_such -- true")).refuses(2, &["no syscall `no_such`"]);
     run(words("syscalls --rung ptrace --duty 5% -- true")).refuses(2, &["--rung bpf"]);
     run(words("syscalls")).refuses(2, &["nothing to profile", "-- COMMAND"]);
+    run(words("syscalls --rung counters --by thread -- true")).refuses(2, &["--rung bpf"]);
     run(words("syscalls -a -- true")).refuses(2, &["by itself"]);
     run(words("syscalls -p 1 --nice 3")).refuses(2, &["runs already"]);
     if tracee("refusals of `poise syscalls`").is_some() {
         run(words("syscalls -- /no/such/program")).refuses(127, &["not found"]);
         run(words("syscalls -- /etc/passwd")).refuses(126, &["not executable"]);
         run(words("syscalls -p 999999999")).refuses(1, &["follow process 999999999"]);
+        let many = "syscalls --events page-faults,faults:u,faults:k,cs,migrations -- true";
+        run(words(many)).refuses(5, &["at most 4", "ask for fewer"]);
         run(words("syscalls -q -- false")).exits(1).silently();
     }
 }

@@ -2,7 +2,6 @@
 
 pub mod cost;
 pub mod profile;
-pub mod symbols;
 pub mod watch;
 
 use std::os::fd::AsFd;
@@ -14,9 +13,9 @@ use nix::sys::signal::Signal;
 use procfs::process::Process;
 
 use self::profile::{Measure, Timeline};
-use self::symbols::Symbols;
 use self::watch::{LOOK, Watch};
 use super::interrupt::Interrupt;
+use super::symbols::Symbols;
 use super::traced::{Failed, Traced};
 use super::wait::{Wait, Woken};
 use super::{Error, exact};

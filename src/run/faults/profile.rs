@@ -5,27 +5,17 @@ use std::rc::Rc;
 
 use hdrhistogram::Histogram;
 
-use super::symbols::Place;
 use crate::probe::faults::{Access, Fault, Kind, What};
-use crate::probe::mappings::{Area, Mapping, Spaces};
+use crate::probe::mappings::{Change, Mapping, Spaces};
+use crate::run::least_for;
+use crate::run::symbols::Place;
 use crate::sample::{Figure, Name, Part, Rule, Value};
 
 /// What happened to a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It mapped memory.
-    Mapped(i32, Area),
-    /// It made another one.
-    Fork {
-        /// It.
-        parent: i32,
-        /// The other one.
-        child: i32,
-    },
-    /// It executed another program.
-    Exec(i32),
-    /// It ended.
-    Exit(i32),
+    /// Its memory changed.
+    Memory(Change),
     /// It faulted.
     Fault(Fault),
 }
@@ -92,10 +82,7 @@ impl Profile {
     /// Takes what happened next.
     pub fn take(&mut self, event: Event) {
         match event {
-            Event::Mapped(pid, area) => self.spaces.of(pid).map(area),
-            Event::Fork { parent, child } => self.spaces.fork(parent, child),
-            Event::Exec(pid) => self.spaces.exec(pid),
-            Event::Exit(pid) => self.spaces.exit(pid),
+            Event::Memory(change) => self.spaces.take(change),
             Event::Fault(fault) => match fault.what {
                 What::Access(access) => self.fault(&fault, access),
                 What::Call { pages } => {
@@ -123,12 +110,9 @@ impl Profile {
             mapping: area.map_or(Mapping::Unknown, |area| area.mapping.clone()),
         };
         if !fault.stack.is_empty() {
-            let place = |(depth, &ip): (usize, &u64)| {
-                // A caller's address is where it goes on, which may be another function's.
-                let ip = ip.saturating_sub(u64::from(depth > 0));
-                Place::of(space.find(ip), ip)
-            };
-            let places: Box<[Place]> = fault.stack.iter().enumerate().map(place).collect();
+            let stack = fault.stack.iter().enumerate();
+            let places = stack.map(|(depth, &ip)| Place::in_stack(space, depth, ip));
+            let places: Box<[Place]> = places.collect();
             let site = self.sites.entry(places).or_default();
             site.add(fault.handler_ns, access.is_major);
         }
@@ -349,8 +333,7 @@ impl Spread {
     fn values(&self, trust: &Trust, share_of_sec: Option<f64>) -> Vec<Value> {
         let mut values = self.sum.values(trust, share_of_sec);
         for (unit, quantile) in [("p50-sec", 0.5), ("p90-sec", 0.9), ("p99-sec", 0.99)] {
-            // Below so many faults it is the slowest one under another name.
-            let needed = (1.0_f64 / (1.0 - quantile)).round() as u64;
+            let needed = least_for(quantile);
             values.push(match self.sum.faults >= needed {
                 true => {
                     let sec = self.histogram.value_at_quantile(quantile) as f64 / 1e9;
@@ -438,11 +421,12 @@ mod tests {
 
     use super::*;
     use crate::probe::faults::Insight;
+    use crate::probe::mappings::Area;
 
     const PID: i32 = 7;
 
     fn area(start: u64, end: u64, name: &str) -> Event {
-        Event::Mapped(
+        Event::Memory(Change::Mapped(
             PID,
             Area {
                 start,
@@ -452,7 +436,7 @@ mod tests {
                 is_shared: false,
                 mapping: Mapping::of(OsStr::new(name), start),
             },
-        )
+        ))
     }
 
     fn fault(at_ns: u64, address: u64, handler_ns: u64) -> Fault {

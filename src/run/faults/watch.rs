@@ -5,29 +5,21 @@
 //! processes give to anonymous memory nobody tells: for these `/proc/PID/maps` is read now and then.
 
 use std::collections::HashMap;
-use std::fs;
 use std::mem;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-
 use super::super::Error;
+use super::super::memory::{self, Whose, memory_of};
 use super::profile::{Event, Profile, Trust};
-use crate::machine::{Facts, Roots};
-use crate::perf::catalog::Catalog;
-use crate::perf::event::Event as Counted;
-use crate::perf::record::{Body, Layout, Mapped, Mode, PerfRecord};
+use crate::perf::record::{Body, Layout, Mode, PerfRecord};
 use crate::perf::ring::{Rate, Recording, Ring};
 use crate::perf::{self, Access as PerfAccess};
 use crate::probe::Rung;
 use crate::probe::faults::{Access, Fault, Tracer, What};
 use crate::probe::kernel;
-use crate::probe::mappings::{Area, Mapping, Space};
 use crate::sample::{Cause, Value};
 use crate::sys::clock::monotonic_ns;
-use crate::sys::perf_event::Target;
-use crate::sys::privilege;
 
 /// Sees faults in one of the ways, and sums them up.
 pub struct Watch {
@@ -205,9 +197,7 @@ impl Watch {
             false => "dummy:u",
             true => "page-faults:u,minor-faults:u,major-faults:u",
         };
-        let groups = Catalog::default().parse(spelled);
-        let groups = groups.map_err(|error| Error::Count(Cause::new(error.to_string())))?;
-        let events: Vec<Counted> = groups.into_iter().flat_map(|group| group.events).collect();
+        let events = memory::events(spelled)?;
         let how = Recording {
             rate: Rate::Period(1),
             layout: Layout {
@@ -221,28 +211,7 @@ impl Watch {
                 false => MAPPING_BYTES,
             },
         };
-        let online = Facts::new(&Roots::default()).online().unwrap_or_default();
-        let mut rings = Vec::new();
-        for cpu in online.iter() {
-            let mut opened: Option<Ring> = None;
-            for &tid in threads {
-                let target = Target::ThreadOnCpu { tid, cpu };
-                let one = match &mut opened {
-                    Some(ring) => ring.add(target),
-                    None => Ring::open(&events, target, how).map(|ring| opened = Some(ring)),
-                };
-                match one {
-                    // It ended between our look and this.
-                    Err(error) if error.errno == Errno::ESRCH && threads.len() > 1 => {}
-                    other => other.map_err(refused)?,
-                }
-            }
-            rings.extend(opened);
-        }
-        if !at_exec {
-            rings.iter().try_for_each(Ring::enable).map_err(refused)?;
-        }
-        Ok(rings)
+        memory::rings(&events, Whose::Threads(threads), how).map_err(refused)
     }
 
     /// Takes all that was told and sums up what is surely in order: what is from before `until_ns`.
@@ -360,28 +329,9 @@ impl Watch {
     }
 }
 
-/// The memory of process `pid` as it is now, if we may look.
-fn memory_of(pid: i32) -> Option<Space> {
-    let path = format!("/proc/{pid}/maps");
-    let read = || fs::read(&path).ok();
-    let maps = privilege::lend(caps::Capability::CAP_SYS_PTRACE, read)?;
-    Some(Space::parse(&maps))
-}
-
 /// What a record of a ring tells, and when.
 fn told(PerfRecord { stamp, body }: PerfRecord, ring: &Ring) -> Option<(u64, Told)> {
     let event = match body {
-        Body::Mapped(mapped) => Event::Mapped(mapped.pid, area(&mapped)),
-        Body::Fork {
-            pid, parent_pid, ..
-        } if pid != parent_pid => Event::Fork {
-            parent: parent_pid,
-            child: pid,
-        },
-        Body::Comm {
-            pid, exec: true, ..
-        } => Event::Exec(pid),
-        Body::Exit { pid, tid } if pid == tid => Event::Exit(pid),
         Body::Overflow(overflow) => {
             let address = overflow.address?;
             let spelled = ring.event(stamp.id)?.spelling();
@@ -413,20 +363,9 @@ fn told(PerfRecord { stamp, body }: PerfRecord, ring: &Ring) -> Option<(u64, Tol
             };
             return Some((stamp.time_ns, told));
         }
-        _ => return None,
+        body => Event::Memory(memory::change(&body)?),
     };
     Some((stamp.time_ns, Told::Event(event)))
-}
-
-fn area(mapped: &Mapped) -> Area {
-    Area {
-        start: mapped.address,
-        end: mapped.address.saturating_add(mapped.bytes),
-        offset: mapped.offset,
-        is_writable: mapped.protection & libc::PROT_WRITE as u32 != 0,
-        is_shared: mapped.flags & libc::MAP_SHARED as u32 != 0,
-        mapping: Mapping::of(mapped.path.as_os_str(), mapped.address),
-    }
 }
 
 fn refused(error: perf::Error) -> Error {

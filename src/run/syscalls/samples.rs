@@ -4,11 +4,12 @@ use nix::errno::Errno;
 
 use super::Observation;
 use crate::probe::Rung;
-use crate::probe::profile::{Call, Histogram, Time};
+use crate::probe::profile::{Call, Histogram, Part, REST, Time};
+use crate::probe::record::EVENTS;
 use crate::probe::syscalls::Tare;
 use crate::run::command::cpu_values;
 use crate::run::duty::SLICE;
-use crate::run::exact;
+use crate::run::{exact, least_for};
 use crate::sample::{Figure, Name, Order, Rule, Sample, Value, Warning};
 
 /// The name of the sample that is about the whole run.
@@ -18,19 +19,24 @@ pub const WHOLE: &str = "Syscalls";
 pub const EACH: &str = "Syscall";
 
 impl Observation {
-    /// The records of it: one sample for the whole, and one for each syscall, the most time first.
+    /// The records of it: one sample for the whole, and one for each syscall, the most time first;
+    /// then the same of each part, where calls were told apart.
     pub fn samples(&self, variant: &str) -> Vec<Sample> {
-        let mut calls: Vec<&Call> = self.profile.calls.iter().collect();
-        calls.sort_by_key(|call| {
-            let total_ns = call.time.as_ref().map_or(0, |time| time.total_ns);
-            std::cmp::Reverse((total_ns, call.all()))
-        });
         let whole = (Name::new(WHOLE), 1, self.whole());
-        let each = calls.into_iter().map(|call| {
-            let name = Name::new(EACH).with("name", call.number.name());
-            (name, call.all(), self.values(call))
-        });
-        let samples = [whole].into_iter().chain(each).zip(0..);
+        let each = |calls, part: Option<&Part>| -> Vec<(Name, u64, Vec<Value>)> {
+            let named = dearest(calls).into_iter().map(|call| {
+                let mut name = Name::new(EACH).with("name", call.number.name());
+                if let Some(part) = part {
+                    name = name.with(part.by.word(), &part.name);
+                }
+                (name, call.all(), self.values(call))
+            });
+            named.collect()
+        };
+        let all = each(&self.profile.calls, None).into_iter();
+        let parts = self.profile.parts.iter();
+        let of_parts = parts.flat_map(|part| each(&part.calls, Some(part)));
+        let samples = [whole].into_iter().chain(all).chain(of_parts).zip(0..);
         let samples = samples.map(|((benchmark, iterations, values), sequence)| Sample {
             benchmark,
             variant: variant.to_owned(),
@@ -82,7 +88,7 @@ impl Observation {
         }
         let all: u64 = calls.iter().map(Call::all).sum();
         values.push(exact("calls", all as f64));
-        let failed: Option<u64> = calls.iter().map(Call::failed).sum();
+        let failed: Option<u64> = calls.iter().map(|call| call.failed).sum();
         values.extend(failed.map(|failed| exact("errors", failed as f64)));
         let times: Option<Vec<&Time>> = calls.iter().map(|call| call.time.as_ref()).collect();
         if let Some(times) = times.filter(|times| !times.is_empty()) {
@@ -93,6 +99,18 @@ impl Observation {
         }
         if let Some(threads) = self.profile.threads {
             values.push(exact("threads", threads as f64));
+        }
+        if let Some(counted) = &self.counted {
+            if let Some(counts) = &self.profile.counts {
+                values.extend(counted.each(counts, 1));
+            }
+            let sum = |event: usize| calls.iter().filter_map(|call| call.counts.get(event)).sum();
+            let sums: Vec<u64> = (0..EVENTS).map(sum).collect();
+            values.extend(counted.in_all(&sums));
+            if let Some(tare) = &self.tare {
+                let null = counted.null(&tare.counts).into_iter();
+                values.extend(null.map(|(unit, count)| exact(&unit, count)));
+            }
         }
         if let Some(tare) = &self.tare {
             values.extend(tare_values(tare, all));
@@ -125,14 +143,19 @@ impl Observation {
         {
             values.extend(self.times(call.returned, time));
         }
+        if let Some(counted) = &self.counted
+            && call.returned > 0
+        {
+            values.extend(counted.each(&call.counts, call.returned));
+            values.extend(counted.in_all(&call.counts));
+        }
         if let Some(sum) = call.returned_sum
             && call.returned > 0
         {
             values.push(exact("bytes/op", sum as f64 / call.returned as f64));
         }
+        values.extend(call.failed.map(|failed| exact("errors", failed as f64)));
         if let Some(errors) = &call.errors {
-            let failed: u64 = errors.values().sum();
-            values.push(exact("errors", failed as f64));
             values.extend(errors.iter().map(|(errno, count)| {
                 exact(&format!("errors:{}", errno_name(*errno)), *count as f64)
             }));
@@ -160,6 +183,12 @@ impl Observation {
         }
         let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
         values.extend(quantiles.into_iter().filter_map(|(name, q)| {
+            let unit = format!("{name}-sec");
+            let needed = least_for(q);
+            if returned < needed {
+                let why = format!("it takes {needed} calls");
+                return Some(Value::new(&unit, Figure::absent(why)));
+            }
             let ns = time.histogram.quantile_ns(q)?;
             // The longest is known, whatever its bucket.
             let longest_ns = time.longest_ns.map_or(f64::INFINITY, |ns| ns as f64);
@@ -168,7 +197,7 @@ impl Observation {
             if self.rung == Rung::Ptrace {
                 rule = format!("{rule}, {DISTURBED}");
             }
-            Some(estimated(&format!("{name}-sec"), value, &rule))
+            Some(estimated(&unit, value, &rule))
         }));
         let longest = time.longest_ns.map(seconds);
         values.extend(longest.map(|longest| self.timed("max-sec", longest)));
@@ -195,6 +224,30 @@ impl Observation {
         }
         if missing.calls > 0 {
             doubts.push(Warning(format!("{} calls are missing", missing.calls)));
+        }
+        if missing.counts > 0 {
+            doubts.push(Warning(format!(
+                "{} times a counter could not be read: what is counted in calls is not right",
+                missing.counts
+            )));
+        }
+        let absent = self.counted.iter().flat_map(|counted| &counted.absent);
+        doubts.extend(absent.map(|(unit, cause)| Warning(format!("no {unit}: {cause}"))));
+        let parts = self.profile.parts.first();
+        let word = parts.map_or("part", |part| part.by.word());
+        for (beyond, what) in [
+            (missing.parts, format!("a {word} of its own")),
+            (missing.rows, format!("a syscall of a {word}")),
+        ] {
+            if beyond > 0 {
+                let cure = match word {
+                    "command" => "",
+                    _ => "; --by command takes less",
+                };
+                doubts.push(Warning(format!(
+                    "{beyond} times there was no room for {what}: such calls stand under `{REST}`{cure}"
+                )));
+            }
         }
         if missing.slow > 0 {
             doubts.push(Warning(format!(
@@ -232,6 +285,16 @@ impl Observation {
         );
         doubts
     }
+}
+
+/// The calls that took the most time first, or else those of which there were most.
+fn dearest(calls: &[Call]) -> Vec<&Call> {
+    let mut calls: Vec<&Call> = calls.iter().collect();
+    calls.sort_by_key(|call| {
+        let total_ns = call.time.as_ref().map_or(0, |time| time.total_ns);
+        std::cmp::Reverse((total_ns, call.all()))
+    });
+    calls
 }
 
 /// Values that are the same of a sample and of the whole.

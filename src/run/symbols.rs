@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
 
-use crate::probe::mappings::{Area, Mapping};
+use crate::probe::mappings::{Area, Mapping, Space};
 
 /// Where an instruction is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,6 +24,13 @@ pub enum Place {
 }
 
 impl Place {
+    /// The place of a frame of a stack, at this depth: `space` is the memory of its process.
+    pub fn in_stack(space: &Space, depth: usize, ip: u64) -> Place {
+        // A caller's address is where it goes on, which may be another function's.
+        let ip = ip.saturating_sub(u64::from(depth > 0));
+        Place::of(space.find(ip), ip)
+    }
+
     /// The place of address `ip`, which `area` holds.
     pub fn of(area: Option<&Area>, ip: u64) -> Place {
         match area {
@@ -58,6 +65,26 @@ const MOST_BYTES: u64 = 2 << 30;
 impl Symbols {
     /// The name of the function at `place`; `None` when its file has no symbol there, or is gone.
     pub fn name(&mut self, place: &Place) -> Option<String> {
+        let (name, _) = self.find(place)?;
+        Some(demangled(name))
+    }
+
+    /// The name, how far in the function that is, and its file: `main+0x1f (prog)`; or where it is.
+    pub fn described(&mut self, place: &Place) -> String {
+        let found = self
+            .find(place)
+            .map(|(name, within)| (demangled(name), within));
+        match (found, place) {
+            (Some((name, within)), Place::In { file, .. }) => {
+                let base = file.file_name().unwrap_or_default().to_string_lossy();
+                format!("{name}+{within:#x} ({base})")
+            }
+            _ => self.word(place),
+        }
+    }
+
+    /// The function at `place`, and how many bytes behind its beginning that is.
+    fn find(&mut self, place: &Place) -> Option<(&str, u64)> {
         let Place::In { file, offset } = place else {
             return None;
         };
@@ -66,7 +93,7 @@ impl Symbols {
             let is_plain = bytes <= MOST_BYTES;
             Table::parse(&is_plain.then(|| fs::read(file).ok())??)
         });
-        table.as_ref()?.name(*offset).map(demangled)
+        table.as_ref()?.find(*offset)
     }
 
     /// The name, or where it is: `[libc.so.6+0x1234]`, `[anonymous]`.
@@ -122,7 +149,7 @@ impl Table {
         })
     }
 
-    fn name(&self, offset: u64) -> Option<&str> {
+    fn find(&self, offset: u64) -> Option<(&str, u64)> {
         let (from, address, _) = self
             .segments
             .iter()
@@ -133,7 +160,8 @@ impl Table {
             .partition_point(|(start, ..)| *start <= wanted);
         let (start, bytes, name) = self.functions.get(at.checked_sub(1)?)?;
         // Some of hand-written assembly have no size: they go on to the next one.
-        (*bytes == 0 || wanted - start < *bytes).then_some(name)
+        let within = wanted - start;
+        (*bytes == 0 || within < *bytes).then_some((name, within))
     }
 }
 
@@ -151,6 +179,11 @@ mod tests {
         let place = Place::of(space.find(ip), ip);
         let name = symbols.name(&place).unwrap();
         assert!(name.contains("our_own_functions_have_names"), "{name}");
+        let described = symbols.described(&place);
+        assert!(
+            described.starts_with(&format!("{name}+0x0 (")),
+            "{described}"
+        );
         let far = Place::In {
             file: myself.as_path().into(),
             offset: u64::MAX,
