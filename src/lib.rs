@@ -306,6 +306,14 @@
 //! differs from itself proves nothing about another; nor does one that was killed, timed out or had
 //! no room.
 //!
+//! [`run::escape`] reads decisions from `-m` and `-json`, which tell different things: what stays on
+//! the stack and what is inlined only the words, reasons and kept checks only the files. Which
+//! function a line is in neither tells in every release, so it is found in the text. Decisions pair by
+//! place, and in lines that are new or changed by function and words.
+//!
+//! What is thrown away lies in directories that are locked by who made them
+//! ([`run::compiler::scratch`]); those of the dead, whose locks can be had, the next run removes.
+//!
 //! [`run::build`] builds revisions. The user's repository is only read: a checkout is a repository
 //! of its own that borrows the objects. Its directory is locked by a file that the build has for
 //! standard input, so whoever gets the lock is alone in there, even after a builder was killed.
@@ -328,7 +336,8 @@
 //!
 //! `poise sweep` runs all values of a parameter as one block. [`compare::sweep`] takes slopes within
 //! rounds only, so what changes on the machine from round to round is no cost of anything; their
-//! middle over the rounds is the cost, with the interval of the signed ranks.
+//! middle over the rounds is the cost, with the interval of the signed ranks. `--faults` watches one
+//! more run of each value, after the measured ones, for watching costs time.
 //!
 //! ## Where to put what
 //!

@@ -21,8 +21,8 @@ use crate::compare;
 use crate::run::compilation::{Compilation, Conditions};
 use crate::run::compiler::cache::{self, Cache};
 use crate::run::compiler::invocation::Limits;
+use crate::run::compiler::scratch::Scratch;
 use crate::run::compiler::template::Template;
-use crate::run::compiler::workbench::{self};
 use crate::run::compiler::{Compiler, Language};
 use crate::run::interrupt::Interrupt;
 use crate::run::{self, Workload};
@@ -76,8 +76,8 @@ pub(super) struct Arguments {
     )]
     flags: String,
 
-    /// Leave out the second compilation of each sample, and with it allocations and garbage
-    /// collections.
+    /// Leave out the second compilation of each sample, and with it allocations, garbage
+    /// collections, and the phases of gcc.
     #[arg(long)]
     no_alloc: bool,
 
@@ -176,7 +176,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     };
     let cache = Cache::open().map_err(refused)?;
     doubts.extend(cache.doubt.clone());
-    let scratch = workbench::scratch().map_err(refused)?;
+    let scratch = Scratch::new().map_err(refused)?;
     let variants = or_stopped(arguments.variants(limits), &interrupt)?;
     doubts.extend(same_compiler(&variants));
 
@@ -339,9 +339,10 @@ fn template(variant: &Variant) -> Option<&Template> {
 
 /// Facts of the variants for the header: what their programs hold, and what they call themselves.
 fn variants_told(variants: &[Variant]) -> anyhow::Result<Vec<(String, String)>> {
+    // Of who does the work.
     let hashes = variants
         .iter()
-        .map(|one| (&*one.name, one.compiler.program().1));
+        .filter_map(|one| Some((&*one.name, one.compiler.programs().last()?.1)));
     let hashes: BTreeMap<&str, &str> = hashes.collect();
     let versions = variants
         .iter()
@@ -364,7 +365,10 @@ fn same_compiler(variants: &[Variant]) -> Vec<Warning> {
             .and_then(|name| shlex::split(&name))
             .unwrap_or_default();
         (
-            one.compiler.program().1.to_owned(),
+            one.compiler
+                .programs()
+                .last()
+                .map(|(_, sha256)| sha256.to_string()),
             always.get(1..).map(<[String]>::to_vec),
             one.flags.clone(),
         )
@@ -384,8 +388,9 @@ fn same_compiler(variants: &[Variant]) -> Vec<Warning> {
 /// An error when a compiler is no longer what it was.
 fn unchanged(variants: &[Variant]) -> Result<(), run::Error> {
     for variant in variants {
-        let (path, hash) = variant.compiler.program();
-        if cache::sha256(path).ok().as_deref() != Some(hash) {
+        let is_same =
+            |(path, hash): &(&Path, &str)| cache::sha256(path).ok().as_deref() == Some(hash);
+        if !variant.compiler.programs().iter().all(is_same) {
             let name = &variant.name;
             let text = format!("the compiler of {name} has changed while it was measured");
             return Err(run::Error::Prepare(text));

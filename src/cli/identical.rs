@@ -2,23 +2,18 @@
 
 use std::ffi::OsString;
 use std::fmt::Write;
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use clap::Args;
 
+use super::compilers::{self, Lang, Outlet, find, progress, refused, usage, words};
 use super::identity::Identity;
 use super::{Stopped, Usage, exit, options};
-use crate::format::{Format, Writer};
-use crate::machine::facts::{Facts, Roots};
 use crate::report::identical::{Report, Who};
 use crate::report::text::Style;
-use crate::run;
 use crate::run::compiler::cache::Cache;
 use crate::run::compiler::go::Go;
 use crate::run::compiler::invocation::Limits;
@@ -29,7 +24,6 @@ use crate::run::compiler::workbench::Workbench;
 use crate::run::compiler::{Compiler, Language, parallel};
 use crate::run::identical::{self, Compared, Input, Outcome, Pair, Rule, Tool, Verdict};
 use crate::run::interrupt::Interrupt;
-use crate::sample::{Cause, Header};
 
 /// Prove that two compilers make the same of the same inputs, or show where they first do not
 ///
@@ -133,23 +127,6 @@ pub(super) struct Arguments {
     as_root: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Lang {
-    Go,
-    C,
-    Rust,
-}
-
-impl From<Lang> for Language {
-    fn from(lang: Lang) -> Language {
-        match lang {
-            Lang::Go => Language::Go,
-            Lang::C => Language::C,
-            Lang::Rust => Language::Rust,
-        }
-    }
-}
-
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     if arguments.list_rules {
         super::print(&rules())?;
@@ -187,10 +164,11 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
 /// The named compilers, and the words by which they are told.
 fn compare(arguments: &Arguments, limits: Limits<'_>) -> anyhow::Result<u8> {
     let named = [&arguments.old, &arguments.new].map(|one| one.as_deref().unwrap_or_default());
-    let mut outlet = arguments.file.as_deref().map(create).transpose()?;
+    let mut outlet = arguments.file.as_deref().map(Outlet::create).transpose()?;
+    let language = arguments.lang.map(Language::from);
     let [old, new] = [
-        find(named[0], arguments, limits)?,
-        find(named[1], arguments, limits)?,
+        find(named[0], language, limits)?,
+        find(named[1], language, limits)?,
     ];
     let flags =
         [&arguments.old_flags, &arguments.new_flags].map(|own| words(&arguments.flags, own));
@@ -201,29 +179,8 @@ fn compare(arguments: &Arguments, limits: Limits<'_>) -> anyhow::Result<u8> {
         flags: [old_flags?, new_flags?],
         jobs: arguments.jobs.unwrap_or_else(parallel::cpus),
     };
-    let who = [&old, &new].map(|compiler| {
-        let (program, sha256) = compiler.program();
-        (
-            compiler.version().to_owned(),
-            program.display().to_string(),
-            sha256.to_owned(),
-        )
-    });
-    let [old_who, new_who] = who;
-    let describe = |(version, program, sha256): (String, String, String), flags: &[OsString]| Who {
-        version,
-        program,
-        sha256,
-        flags: flags
-            .iter()
-            .map(|flag| flag.to_string_lossy())
-            .collect::<Vec<_>>()
-            .join(" "),
-    };
-    let compilers = [
-        describe(old_who, &job.flags[0]),
-        describe(new_who, &job.flags[1]),
-    ];
+    let compilers = [(&old, &job.flags[0]), (&new, &job.flags[1])]
+        .map(|(one, flags)| compilers::who(&one.programs(), one.version(), flags));
     match (&old, &new) {
         (Compiler::Go(old), Compiler::Go(new)) => job.packages([old, new], compilers, &mut outlet),
         (Compiler::Go(_), _) | (_, Compiler::Go(_)) => {
@@ -273,13 +230,16 @@ impl Job<'_> {
             [] => &whole[..],
             patterns => patterns,
         };
-        let progress = self.progress("export data, which later runs find in the cache");
+        let progress = progress(
+            self.arguments.quiet,
+            "export data, which later runs find in the cache",
+        );
         // That is many compilations.
         let all_of_them = Limits {
             timeout: self.limits.timeout.max(Duration::from_secs(3600)),
             ..self.limits
         };
-        let source = Source::list(&home, patterns, &cache, all_of_them).map_err(refused)?;
+        let source = Source::list(&home, patterns, None, &cache, all_of_them).map_err(refused)?;
         if let Some(missing) = source.wanted().find(|package| !package.directory.is_dir()) {
             let why = missing.error.clone();
             let message = why.unwrap_or_else(|| format!("no package is called {}", missing.path));
@@ -349,7 +309,7 @@ impl Job<'_> {
             rules: rules.to_vec(),
             limits: self.limits,
         };
-        let progress = self.progress("");
+        let progress = progress(self.arguments.quiet, "");
         progress.set_length(inputs.len() as u64);
         let told = |one: &Compared| {
             progress.inc(1);
@@ -380,7 +340,7 @@ impl Job<'_> {
             took: began.elapsed(),
         };
         if let Some(outlet) = outlet {
-            outlet.write(&report)?;
+            outlet.write(report.took, |header| report.records(header))?;
         }
         let verdict = Verdict::of(&results);
         if self.arguments.json {
@@ -398,91 +358,6 @@ impl Job<'_> {
             Verdict::Different => exit::DIFFERENT,
         })
     }
-
-    /// A bar on a terminal, nothing elsewhere.
-    fn progress(&self, message: &'static str) -> ProgressBar {
-        if self.arguments.quiet || !io::stderr().is_terminal() {
-            return ProgressBar::hidden();
-        }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} {msg}") {
-            bar.set_style(style);
-        }
-        bar.set_message(message);
-        bar.enable_steady_tick(Duration::from_millis(250));
-        bar
-    }
-}
-
-/// Where the records go: made before anything is compiled, for whether it can be written must not
-/// turn out at the end.
-struct Outlet {
-    path: PathBuf,
-    file: File,
-}
-
-fn create(path: &Path) -> anyhow::Result<Outlet> {
-    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(Outlet {
-        path: path.to_owned(),
-        file,
-    })
-}
-
-impl Outlet {
-    fn write(&mut self, report: &Report<'_>) -> anyhow::Result<()> {
-        let header = Header {
-            tool: concat!("poise ", env!("CARGO_PKG_VERSION")).to_owned(),
-            started: humantime::format_rfc3339_seconds(SystemTime::now() - report.took).to_string(),
-            command: std::env::args_os()
-                .map(|word| word.to_string_lossy().into_owned())
-                .collect(),
-            machine: Facts::header(&Roots::default()),
-            ..Header::default()
-        };
-        let mut writer = Writer::new(Format::Jsonl, BufWriter::new(&self.file));
-        for record in report.records(header) {
-            let written = writer.write(&record);
-            written.with_context(|| format!("cannot write {}", self.path.display()))?;
-        }
-        Ok(())
-    }
-}
-
-/// The compiler that the user named; one that is saved by its mark.
-fn find(named: &str, arguments: &Arguments, limits: Limits<'_>) -> anyhow::Result<Compiler> {
-    let language = arguments.lang.map(Language::from);
-    let found = match named.strip_prefix(MARK) {
-        None => Compiler::find(named, language, limits),
-        Some(name) => Shelf::usual().and_then(|shelf| {
-            let saved = shelf.find(name)?;
-            let go = Go::alone(&shelf.compiler(&saved), limits)?;
-            Ok(Compiler::Go(Box::new(go)))
-        }),
-    };
-    found.map_err(usage)
-}
-
-/// The words of flags as a shell would divide them; those for both first.
-fn words(both: &[String], own: &[String]) -> anyhow::Result<Vec<OsString>> {
-    let mut all = Vec::new();
-    for flags in both.iter().chain(own) {
-        let words = shlex::split(flags)
-            .ok_or_else(|| Usage::new(format!("a quote is not closed in `{flags}`")))?;
-        all.extend(words.into_iter().map(OsString::from));
-    }
-    Ok(all)
-}
-
-fn usage(cause: Cause) -> anyhow::Error {
-    anyhow::Error::new(Usage {
-        message: cause.why,
-        hint: cause.cure,
-    })
-}
-
-fn refused(cause: Cause) -> anyhow::Error {
-    anyhow::Error::new(run::Error::Refused(cause))
 }
 
 fn rules() -> String {

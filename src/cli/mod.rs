@@ -8,8 +8,10 @@ mod bisect;
 mod build;
 mod compare;
 mod compile;
+mod compilers;
 mod contest;
 mod doctor;
+mod escape;
 mod events;
 mod faults;
 mod generate;
@@ -91,6 +93,7 @@ enum Verb {
     Sweep(Box<sweep::Arguments>),
     Bisect(Box<bisect::Arguments>),
     Identical(Box<identical::Arguments>),
+    Escape(Box<escape::Arguments>),
     Build(build::Arguments),
     Hold(hold::Arguments),
     Events(events::Arguments),
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Verb::Sweep(arguments) => sweep::main(*arguments),
         Verb::Bisect(arguments) => bisect::main(*arguments),
         Verb::Identical(arguments) => identical::main(&arguments),
+        Verb::Escape(arguments) => escape::main(&arguments),
         Verb::Build(arguments) => build::main(&arguments),
         Verb::Hold(arguments) => hold::main(arguments),
         Verb::Events(arguments) => events::main(&arguments),

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use tempfile::TempDir;
+
+mod attribution;
 
 use super::compile::{mistaken, or_stopped, refused, words};
 use super::hold::{MeasureOptions, Stage};
@@ -23,8 +24,9 @@ use crate::run::compilation::{Again, Compilation, Conditions, Jobs};
 use crate::run::compiler::cache::Cache;
 use crate::run::compiler::go::Go;
 use crate::run::compiler::invocation::{Invocation, Limits, Words};
+use crate::run::compiler::scratch::Scratch;
 use crate::run::compiler::source::Source;
-use crate::run::compiler::workbench::{self, Workbench};
+use crate::run::compiler::workbench::Workbench;
 use crate::run::compiler::{Compiler, Language, parallel};
 use crate::run::interrupt::Interrupt;
 use crate::run::noise::Noise;
@@ -33,6 +35,7 @@ use crate::run::{self, Workload, command, schedule};
 use crate::sample::{Name, Record, Warning};
 use crate::sys::perf_event::Target;
 use crate::unit::Unit;
+use attribution::Attribution;
 
 /// Counted unless other events are asked for.
 const DEFAULT_EVENTS: &str = "task-clock,page-faults,context-switches,instructions:u";
@@ -65,6 +68,11 @@ pub(super) struct Arguments {
     /// Go programs.
     #[arg(long, requires = "param")]
     gc: bool,
+
+    /// Tell where the page faults of each value come from, by kind and mapping: one more run of
+    /// each, traced, after those that are measured.
+    #[arg(long)]
+    faults: bool,
 
     /// go-heap: the GOROOT of the compiler.
     #[arg(
@@ -198,7 +206,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     };
     let outlet = arguments.verdict.as_deref().map(Outlet::create);
     let outlet = outlet.transpose()?;
-    let scratch = workbench::scratch().map_err(refused)?;
+    let scratch = Scratch::new().map_err(refused)?;
     let swept = match &arguments.param {
         Some((key, values)) => arguments.commands(key, values),
         None => arguments.go_heap(&scratch, limits),
@@ -215,6 +223,8 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         .iter()
         .map(|value| format!("{}={value}", swept.parameter))
         .collect();
+    let measured = swept.jobs.iter().map(|jobs| jobs.measured.clone());
+    let measured: Vec<_> = names.iter().cloned().zip(measured).collect();
     let mut workloads: Vec<Box<dyn Workload + '_>> = Vec::new();
     for (variant, jobs) in names.iter().zip(swept.jobs) {
         let one = Compilation::new(&swept.name, variant, jobs, &conditions, &plan)?;
@@ -244,7 +254,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let roots = Roots::default();
     let mut noise = Noise::watch(&roots, stage.surroundings.cpus.as_ref());
     let trial = RefCell::new(Trial::of(names.iter().cloned()));
-    let driven = run::drive(
+    let mut driven = run::drive(
         &mut schedule,
         arguments.warmup,
         &mut workloads,
@@ -261,6 +271,25 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             recorder.take(record)
         },
     );
+    let mut attributed = None;
+    if let (true, Ok(tally)) = (arguments.faults, &mut driven)
+        && tally.interrupted.is_none()
+    {
+        let conditions = attribution::Conditions {
+            stage: &stage,
+            timeout: arguments.timeout,
+            interrupt: &interrupt,
+        };
+        let mut take = |record| recorder.take(record);
+        attributed = match attribution::attribute(&measured, &conditions, tally, &mut take) {
+            Ok(attributed) => attributed,
+            // What was measured stands all the same.
+            Err(error) => {
+                super::remark(&format!("no faults are attributed: {error:#}"));
+                None
+            }
+        };
+    }
     let (stream, ended) = recorder.finish(driven);
     let trial = trial.into_inner();
     let report = Report {
@@ -271,7 +300,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         alpha: arguments.alpha,
     };
     let any = trial.units().next().is_some();
-    arguments.tell(&report, any)?;
+    arguments.tell(&report, attributed.as_ref(), any)?;
     if !arguments.output.quiet && stream.failed > 0 {
         super::print_aside(&text::failures(&stream))?;
     }
@@ -283,7 +312,12 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
 }
 
 impl Arguments {
-    fn tell(&self, report: &Report<'_>, any: bool) -> anyhow::Result<()> {
+    fn tell(
+        &self,
+        report: &Report<'_>,
+        attributed: Option<&Attribution>,
+        any: bool,
+    ) -> anyhow::Result<()> {
         let to_stdout = self.output.records_to_stdout();
         if !any || self.output.quiet || to_stdout && !self.output.table {
             return Ok(());
@@ -291,9 +325,13 @@ impl Arguments {
         let style = text::Style {
             width: super::columns(),
         };
+        let mut text = report.text(style);
+        if let Some(attributed) = attributed {
+            text = text + "\n" + &attributed.text(style);
+        }
         match to_stdout {
-            true => super::print_aside(&report.text(style)),
-            false => super::print(&report.text(style)),
+            true => super::print_aside(&text),
+            false => super::print(&text),
         }
     }
 
@@ -349,7 +387,7 @@ impl Arguments {
     }
 
     /// The heap of a Go compiler.
-    fn go_heap(&self, scratch: &TempDir, limits: Limits<'_>) -> anyhow::Result<Swept> {
+    fn go_heap(&self, scratch: &Scratch, limits: Limits<'_>) -> anyhow::Result<Swept> {
         let named = self.compiler.as_deref().unwrap_or_default();
         let Compiler::Go(go) =
             Compiler::find(named, Some(Language::Go), limits).map_err(mistaken)?
@@ -370,8 +408,14 @@ impl Arguments {
             (None, false) => Way::C,
         };
         let cache = Cache::open().map_err(refused)?;
-        let source = Source::list(&go, std::slice::from_ref(&self.package), &cache, limits)
-            .map_err(refused)?;
+        let source = Source::list(
+            &go,
+            std::slice::from_ref(&self.package),
+            None,
+            &cache,
+            limits,
+        )
+        .map_err(refused)?;
         let bench =
             Workbench::new(&source, &go, &cache, parallel::cpus(), limits).map_err(refused)?;
         let (Some(package), None) = (source.wanted().next(), source.wanted().nth(1)) else {

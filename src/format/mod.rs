@@ -8,6 +8,7 @@
 //! | [`perf_stat`] | | what `perf stat -j` prints |
 //! | [`hyperfine`] | | what `--export-json` leaves |
 //! | [`google`] | | the JSON of Google Benchmark |
+//! | [`pprof`] | | where a Go program allocated, which is no stream of records |
 //!
 //! A [`Record::Syntax`] is what a reader makes of a bad line, not part of a stream: no format
 //! writes it. A figure that is not a finite number is written and read as absent.
@@ -28,6 +29,7 @@ pub mod hyperfine;
 pub mod jsonl;
 mod lines;
 pub mod perf_stat;
+pub mod pprof;
 mod reader;
 mod wire;
 

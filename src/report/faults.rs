@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use comfy_table::{Cell, CellAlignment, Table, presets};
+
 use super::text::{Style, sparkline};
 use crate::probe::Rung;
 use crate::run::faults::profile::{Sum, Timeline};
@@ -47,6 +49,81 @@ pub fn screen(samples: &[Sample], aside: &Aside<'_>, style: Style) -> String {
     let rest = priced(whole, &of("FaultKind")) + &notes(whole, aside);
     rest.lines()
         .for_each(|line| wrap(&mut text, line, style.width));
+    text
+}
+
+/// Several runs side by side, one a column: by kind and by mapping, how many faults and how long in
+/// their handlers.
+pub fn side_by_side(runs: &[(String, Vec<Sample>)], aside: &Aside<'_>, style: Style) -> String {
+    /// So many mappings are told, those that took longest.
+    const MOST: usize = 10;
+    let way = way(aside.rung);
+    let mut text = format!("where the faults come from: one more run of each, seen by {way}\n");
+    for (base, title, most) in [
+        ("FaultKind", "kind", usize::MAX),
+        ("FaultMapping", "mapping", MOST),
+    ] {
+        let mut rows: Vec<(String, Vec<Option<[f64; 2]>>)> = Vec::new();
+        for (run, (_, samples)) in runs.iter().enumerate() {
+            let own = samples
+                .iter()
+                .filter(|sample| sample.benchmark.base() == base);
+            for sample in own {
+                let mode = match parameter(sample, "mode").as_str() {
+                    "kernel" => " (kernel)",
+                    _ => "",
+                };
+                let name = format!("{}{mode}", cut(&parameter(sample, title), LONGEST));
+                let row = rows.iter().position(|(known, _)| *known == name);
+                let row = row.unwrap_or_else(|| {
+                    rows.push((name, vec![None; runs.len()]));
+                    rows.len() - 1
+                });
+                let figure = |unit| number(sample, unit).unwrap_or(0.0);
+                rows[row].1[run] = Some([figure("faults"), figure("handler-sec")]);
+            }
+        }
+        let weight = |cells: &[Option<[f64; 2]>]| -> f64 {
+            cells.iter().flatten().map(|[_, sec]| sec).sum()
+        };
+        rows.sort_by(|a, b| weight(&b.1).total_cmp(&weight(&a.1)));
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        let head = runs.iter().map(|(value, _)| right(value.clone()));
+        table.set_header(std::iter::once(Cell::new(title)).chain(head));
+        for (name, cells) in rows.iter().take(most) {
+            let cell = |cell: &Option<[f64; 2]>| {
+                right(cell.map_or("—".to_owned(), |[faults, sec]| {
+                    let time = human(&Unit::named("sec"), sec);
+                    format!("{} {time:>8}", human(&Unit::named("faults"), faults))
+                }))
+            };
+            table.add_row(std::iter::once(Cell::new(name)).chain(cells.iter().map(cell)));
+        }
+        for line in table.lines() {
+            let line = console::truncate_str(line.trim_end(), style.width, "…").into_owned();
+            let _ = writeln!(text, " {line}");
+        }
+        if let Some(more @ 1..) = rows.len().checked_sub(most) {
+            let _ = writeln!(text, "  and {more} more");
+        }
+    }
+    for (value, samples) in runs {
+        let Some(whole) = samples.first() else {
+            continue;
+        };
+        for warning in &whole.warnings {
+            let _ = writeln!(text, "! {value}: {}", warning.0);
+        }
+    }
+    if let Some(why) = aside.why {
+        wrap(
+            &mut text,
+            &format!("! why not by programs: {why}"),
+            style.width,
+        );
+    }
     text
 }
 
@@ -141,12 +218,15 @@ fn headline(whole: &Sample, aside: &Aside<'_>) -> String {
     if let (Some(share), Some(cpu)) = (number(whole, "CPU-share"), seconds("task-clock-sec/op")) {
         let _ = write!(text, ": {} of {cpu} of CPU time", percent(share));
     }
-    let way = match aside.rung {
+    let _ = writeln!(text, "\nseen by {}", way(aside.rung));
+    text
+}
+
+fn way(rung: Rung) -> &'static str {
+    match rung {
         Rung::Programs => "programs in the kernel",
         _ => "software events, in user mode only",
-    };
-    let _ = writeln!(text, "\nseen by {way}");
-    text
+    }
 }
 
 /// A line a sample, the columns that the width has room for.

@@ -38,6 +38,8 @@ pub struct Who {
     pub program: String,
     /// Its hash.
     pub sha256: String,
+    /// The name and the hash of the program that does its work, where that is another.
+    pub proper: Option<(String, String)>,
     /// Its flags.
     pub flags: String,
 }
@@ -49,23 +51,7 @@ impl Report<'_> {
     /// The whole, for people. Inputs that are identical are counted and not listed.
     pub fn text(&self, style: Style) -> String {
         let mut text = String::new();
-        for (side, who) in SIDES.iter().zip(&self.compilers) {
-            let flags = match who.flags.as_str() {
-                "" => String::new(),
-                flags => format!("  {flags}"),
-            };
-            let hash = who.sha256.get(..12).unwrap_or(&who.sha256);
-            // A String takes all that is written to it.
-            let _ = writeln!(
-                text,
-                "{side}  {}  {} (sha256 {hash}…){flags}",
-                who.version, who.program
-            );
-        }
-        for note in &self.notes {
-            let _ = writeln!(text, "     {note}");
-        }
-        text.push('\n');
+        write_compilers(&mut text, &SIDES, &self.compilers, &self.notes);
         let told = |one: &&Compared| one.outcome != Outcome::Identical || one.log.is_some();
         let shown: Vec<&Compared> = self.results.iter().filter(told).collect();
         let longest = shown
@@ -152,20 +138,12 @@ impl Report<'_> {
 
     /// The whole, as one JSON document.
     pub fn json(&self) -> Json {
-        let who = |who: &Who| {
-            json!({
-                "version": who.version,
-                "program": who.program,
-                "sha256": who.sha256,
-                "flags": who.flags,
-            })
-        };
         json!({
             "schema": 1,
             "tool": concat!("poise ", env!("CARGO_PKG_VERSION")),
             "verdict": verdict_word(Verdict::of(self.results)),
-            "old": who(&self.compilers[0]),
-            "new": who(&self.compilers[1]),
+            "old": self.compilers[0].json(),
+            "new": self.compilers[1].json(),
             "notes": self.notes,
             "rules": self.rules.iter().map(|rule| rule.name()).collect::<Vec<_>>(),
             "seconds": self.took.as_secs_f64(),
@@ -263,6 +241,47 @@ impl Report<'_> {
         }
         facts
     }
+}
+
+impl Who {
+    /// As part of a JSON document.
+    pub(super) fn json(&self) -> Json {
+        json!({
+            "version": self.version,
+            "program": self.program,
+            "sha256": self.sha256,
+            "proper": self.proper.as_ref().map(|(program, sha256)| {
+                json!({ "program": program, "sha256": sha256 })
+            }),
+            "flags": self.flags,
+        })
+    }
+}
+
+/// A line for each compiler, and one for each note on all of them.
+pub(super) fn write_compilers(text: &mut String, labels: &[&str], all: &[Who], notes: &[String]) {
+    for (label, who) in labels.iter().zip(all) {
+        let flags = match who.flags.as_str() {
+            "" => String::new(),
+            flags => format!("  {flags}"),
+        };
+        let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
+        let mut hash = format!("{}…", short(&who.sha256));
+        if let Some((program, sha256)) = &who.proper {
+            let name = program.rsplit('/').next().unwrap_or(program);
+            let _ = write!(hash, ", {name} {}…", short(sha256));
+        }
+        // A String takes all that is written to it.
+        let _ = writeln!(
+            text,
+            "{label}  {}  {} (sha256 {hash}){flags}",
+            who.version, who.program
+        );
+    }
+    for note in notes {
+        let _ = writeln!(text, "     {note}");
+    }
+    text.push('\n');
 }
 
 fn verdict_word(verdict: Verdict) -> &'static str {

@@ -1,6 +1,7 @@
 //! What is said of records: summaries and their text. Never measures, never prints: it gives strings to the door.
 
 pub mod comparison;
+pub mod escape;
 pub mod faults;
 pub mod identical;
 pub mod latency;

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use regex_lite::Regex;
 
 mod sizes;
@@ -65,6 +67,8 @@ pub struct Compilation<'p> {
     phases: Option<PathBuf>,
     again: Option<Repeated<'p>>,
     timeout: Duration,
+    /// Where the measured run is bound to.
+    affinity: Option<CpuSet>,
 }
 
 enum Repeated<'p> {
@@ -125,6 +129,7 @@ impl<'p> Compilation<'p> {
             phases: jobs.phases,
             again,
             timeout: conditions.timeout,
+            affinity: conditions.surroundings.affinity()?,
         })
     }
 
@@ -152,7 +157,8 @@ impl<'p> Compilation<'p> {
                     timeout: self.timeout,
                     interrupt,
                 };
-                let ended = invocation.run(limits).map_err(Error::Refused)?;
+                let ended = at(self.affinity.as_ref(), || invocation.run(limits));
+                let ended = ended.map_err(Error::Refused)?;
                 if let End::Interrupted(signal) = ended.end {
                     return Ok(Outcome::Interrupted(signal));
                 }
@@ -236,6 +242,22 @@ impl Workload for Compilation<'_> {
         }
         Ok(Outcome::Observed(observed))
     }
+}
+
+/// Starts something on these CPUs, as far as we may use them ourselves: where they are set apart for
+/// what is measured, it runs where we do.
+fn at<T>(cpus: Option<&CpuSet>, start: impl FnOnce() -> T) -> T {
+    let us = Pid::from_raw(0);
+    let before = cpus.and_then(|_| sched_getaffinity(us).ok());
+    if let (Some(cpus), Some(_)) = (cpus, before) {
+        // What cannot be set is left as it is.
+        let _ = sched_setaffinity(us, cpus);
+    }
+    let ended = start();
+    if let Some(before) = before {
+        let _ = sched_setaffinity(us, &before);
+    }
+    ended
 }
 
 fn forget(file: &Path) {
@@ -336,6 +358,18 @@ fn allocations(profile: &str) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_runs_again_is_bound_as_the_first_and_we_are_not() {
+        let us = Pid::from_raw(0);
+        let before = sched_getaffinity(us).unwrap();
+        let first = (0..CpuSet::count()).find(|&cpu| before.is_set(cpu).unwrap());
+        let mut only = CpuSet::new();
+        only.set(first.unwrap()).unwrap();
+        let bound = at(Some(&only), || sched_getaffinity(us).unwrap());
+        assert_eq!((bound, sched_getaffinity(us).unwrap()), (only, before));
+        assert_eq!(at(None, || sched_getaffinity(us).unwrap()), before);
+    }
 
     #[test]
     fn phases_of_go_are_read_without_their_sums() {

@@ -8,6 +8,7 @@ pub mod compilation;
 pub mod compiler;
 mod counted;
 pub mod duty;
+pub mod escape;
 pub mod faults;
 pub mod frequency;
 pub mod identical;

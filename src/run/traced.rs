@@ -1,5 +1,6 @@
 //! A command under a probe: launched suspended, so that the probe is there before its exec, and followed to its end. Never knows what the probe looks for.
 
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
@@ -52,7 +53,17 @@ impl Traced {
     /// Errors: [`Error::Exec`] when there is no such program, [`Error::System`] when its output
     /// cannot be opened.
     pub fn new(options: Options) -> Result<Traced, Error> {
-        let prepared = Prepared::new(&options, super::environment()?)?;
+        Traced::in_environment(options, super::variables()?)
+    }
+
+    /// The same, with these variables for its environment instead of ours.
+    ///
+    /// Errors: those of [`Traced::new`].
+    pub fn in_environment(
+        options: Options,
+        variables: Vec<(OsString, OsString)>,
+    ) -> Result<Traced, Error> {
+        let prepared = Prepared::new(&options, super::joined(variables)?)?;
         Ok(Traced { options, prepared })
     }
 

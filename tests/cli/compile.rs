@@ -409,3 +409,54 @@ fn the_help_tells_what_is_compiled() {
         .exits(0)
         .shows(&["Template, Unicode", "How far to trust"]);
 }
+
+#[test]
+fn gcc_tells_its_phases_and_is_held_against_clang() {
+    let what = "the phases of gcc, and clang beside it";
+    let clang = ["clang", "clang-14"].into_iter().find(|clang| {
+        let said = Command::new(clang).arg("--version").output();
+        said.is_ok_and(|said| said.status.success())
+    });
+    let Some(clang) = clang.filter(|_| has_gcc(what)) else {
+        not_run(what, "it takes gcc and clang");
+        return;
+    };
+    let directory = scripted(&[]);
+    // It leaves out phases that took no time by its clock of hundredths of a second.
+    let function = |at| {
+        format!(
+            "int f{at}(int *a, int n) {{ int s = {at}; while (n--) s += a[n] * {at}; return s; }}\n"
+        )
+    };
+    let text: String = (0..60).map(function).collect();
+    fs::write(directory.path().join("a.c"), text).unwrap();
+    let new = format!("new={clang}");
+    let run = |rest: &[&str]| {
+        let options = [
+            "a.c",
+            "--lang",
+            "c",
+            "--flags=-O2",
+            "-r",
+            "2",
+            "-o",
+            "records",
+        ];
+        let variants = ["old=gcc", &new];
+        let mut command = compile(directory.path(), &variants, &[&options[..], rest].concat());
+        finish(&mut command).exits(0);
+        recorded(directory.path())
+    };
+    let records = run(&[]);
+    let all = samples(&records);
+    let name = "a.c/phase=opt_and_generate";
+    let own = of(&all, name, "old");
+    assert_eq!(own.len(), 2);
+    assert!(own.iter().all(|one| exact(one, "sec/op") > 0.0));
+    // clang's passes are no phases: they run within one another.
+    assert_eq!(of(&all, name, "new").len(), 0);
+    assert!(exact(of(&all, "a.c", "new")[0], "object-bytes") > 100.0);
+    let records = run(&["--no-alloc"]);
+    let has_phase = |one: &&Sample| !one.benchmark.parameters().is_empty();
+    assert!(!samples(&records).iter().any(has_phase));
+}

@@ -12,7 +12,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common::{
-    Running, eventually, exact, finish, not_run, poise, run, samples, scratch, whole_records,
+    Descendant, Running, eventually, exact, finish, not_run, poise, run, samples, scratch,
+    whole_records,
 };
 
 const LOOP: &str = "int sum(int *a, int n) { int s = 0; for (int i = 0; i < n; i++) s += a[i]; return s; }\n\
@@ -572,4 +573,45 @@ fn figures_are_exact() {
         .collect();
     let bytes = Some(Figure::Exact(LOOP.len() as f64));
     assert_eq!(figures, [bytes.clone(), bytes]);
+}
+
+#[test]
+fn what_a_killed_run_left_is_removed_by_the_next() {
+    let directory = source();
+    let at = directory.path();
+    let temporary = at.join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let left = || fs::read_dir(&temporary).unwrap().count();
+    let hangs = scripted(at, "hangs", "echo $$ > pid; exec sleep 60");
+    let mut command = identical(at, &hangs, &hangs, &["loop.c"]);
+    let running = Running::start(command.env("TMPDIR", &temporary));
+    let compiler = Descendant::told_in(&at.join("pid"));
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.wait().code, None);
+    assert_eq!(left(), 1);
+    let good = scripted(at, "good", r#"cp "$1" "$0""#);
+    let mut command = identical(at, &good, &good, &["-q", "loop.c"]);
+    finish(command.env("TMPDIR", &temporary))
+        .exits(0)
+        .silently();
+    assert_eq!(left(), 0);
+    drop(compiler);
+}
+
+#[test]
+fn gcc_is_known_by_the_compiler_that_it_calls() {
+    if !has_gcc("the compiler proper of gcc") {
+        return;
+    }
+    let directory = source();
+    let mut command = identical(directory.path(), "gcc", "gcc", &["--json", "loop.c"]);
+    let ran = finish(&mut command).exits(0);
+    let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let proper = &document["old"]["proper"];
+    assert!(
+        proper["program"].as_str().unwrap().ends_with("/cc1"),
+        "{proper}"
+    );
+    assert_ne!(proper["sha256"], document["old"]["sha256"]);
+    assert_eq!(proper["sha256"].as_str().unwrap().len(), 64);
 }

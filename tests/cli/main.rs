@@ -10,6 +10,7 @@ mod common;
 mod compare;
 mod compile;
 mod ends;
+mod escape;
 mod exactness;
 mod faults;
 mod hold;

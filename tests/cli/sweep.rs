@@ -194,3 +194,34 @@ fn a_go_compiler_that_collects_less_has_more_faults() {
     assert!(of("GOGC=20", "GC-cycles/op") >= 3.0);
     assert!(of("GOGC=20", "page-faults/op") < of("GOGC=off", "page-faults/op"));
 }
+
+#[test]
+fn faults_are_attributed_by_a_run_of_their_own() {
+    let Some(program) = exercise("where the faults of a sweep come from") else {
+        return;
+    };
+    let directory = scratch();
+    let records = directory.path().join("records");
+    let options = ["--param", "pages=100,1000", "-r", "2", "--faults", "-o"];
+    let options = [&options[..], &[records.to_str().unwrap()]].concat();
+    let ran = swept(&options, &[program.to_str().unwrap(), "pages", "{pages}"]).exits(0);
+    // In whichever way this user may see them.
+    ran.shows(&[
+        "where the faults come from: one more run of each, seen by ",
+        "\n  mapping ",
+        "  anonymous ",
+    ]);
+    let all = whole_records(&records);
+    let all = samples(&all);
+    let measured = all
+        .iter()
+        .filter(|one| one.benchmark.base() == program.file_name().unwrap());
+    assert_eq!(measured.count(), 4);
+    let anonymous = |variant: &str| {
+        let name = "FaultMapping/mapping=anonymous";
+        let mut own = all.iter().filter(|one| one.variant == variant);
+        let own = own.find(|one| one.benchmark.to_string() == name);
+        exact(own.unwrap(), "faults")
+    };
+    assert_eq!(anonymous("pages=1000") - anonymous("pages=100"), 900.0);
+}

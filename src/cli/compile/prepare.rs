@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tempfile::TempDir;
 
 use super::proof::{self, Proof, Side};
 use super::{Arguments, Variant, mistaken, refused, template};
@@ -17,6 +16,7 @@ use crate::run::compilation::{Again, Jobs, suite};
 use crate::run::compiler::cache::Cache;
 use crate::run::compiler::go::Go;
 use crate::run::compiler::invocation::{End, Limits};
+use crate::run::compiler::scratch::Scratch;
 use crate::run::compiler::source::{Package, Source};
 use crate::run::compiler::template::Template;
 use crate::run::compiler::workbench::Workbench;
@@ -29,7 +29,7 @@ pub(super) struct Preparation<'a> {
     pub(super) arguments: &'a Arguments,
     pub(super) variants: &'a [Variant],
     pub(super) cache: &'a Cache,
-    pub(super) scratch: &'a TempDir,
+    pub(super) scratch: &'a Scratch,
     pub(super) limits: Limits<'a>,
     pub(super) progress: ProgressBar,
 }
@@ -62,7 +62,7 @@ impl Preparation<'_> {
         self.progress
             .set_message("listing the packages, and building what they import");
         let source =
-            Source::list(of_source, &patterns, self.cache, self.limits).map_err(refused)?;
+            Source::list(of_source, &patterns, None, self.cache, self.limits).map_err(refused)?;
         let mut benches = Vec::new();
         for variant in self.variants {
             let Compiler::Go(go) = &variant.compiler else {
@@ -202,8 +202,13 @@ impl Preparation<'_> {
             let output = format!("{stem}.{}", template.output_suffix());
             let job = template.job(file, flags, &self.scratch.path().join(output));
             let again = template.phases.clone();
+            let again = again.filter(|_| !self.arguments.no_alloc).map(|pattern| {
+                let flags = [&flags[..], &template.phase_flags].concat();
+                let job = template.job(file, &flags, &job.output);
+                Again::Logged(job.invocation, pattern)
+            });
             Ok(Jobs {
-                again: again.map(|pattern| Again::Logged(job.invocation.clone(), pattern)),
+                again,
                 phases: None,
                 output: Some(job.output),
                 measured: job.invocation,

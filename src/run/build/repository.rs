@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::run::compiler::cache::{self, unwritable};
 use crate::run::compiler::inherited;
 use crate::run::compiler::invocation::{Ended, Invocation, Limits, Words};
-use crate::run::compiler::workbench;
+use crate::run::compiler::scratch::Scratch;
 use crate::sample::Cause;
 
 /// Somebody's repository, with a checkout or without.
@@ -61,7 +61,7 @@ fn git(arguments: &[&str], directory: &Path) -> Invocation {
 
 /// What git says, which must succeed; its complaints are the cause when it does not.
 fn ask(arguments: &[&str], directory: &Path, limits: Limits<'_>) -> Result<String, Cause> {
-    let scratch = workbench::scratch()?;
+    let scratch = Scratch::new()?;
     let output = scratch.path().join("output");
     let invocation = Invocation {
         words: Words::OutputTo(output.clone()),

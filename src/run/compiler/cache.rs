@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use sha2::{Digest, Sha256};
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::NamedTempFile;
 
+use super::scratch::{self, Scratch};
 use crate::sample::{Cause, Warning};
 
 /// Files of a cache that nobody has used for so long are removed.
@@ -21,7 +22,7 @@ pub struct Cache {
     path: PathBuf,
     /// Why the usual one is not used.
     pub doubt: Option<Warning>,
-    _temporary: Option<TempDir>,
+    _temporary: Option<Scratch>,
 }
 
 /// The directory for our caches: `$XDG_CACHE_HOME/counterpoise`, or `~/.cache/counterpoise`.
@@ -59,14 +60,10 @@ impl Cache {
                 Err(error) => format!("the cache {} cannot be written: {error}", path.display()),
             },
         };
-        let temporary = tempfile::Builder::new()
-            .prefix("poise-cache-")
-            .tempdir()
-            .map_err(|error| {
-                let instead = std::env::temp_dir();
-                Cause::new(format!("{why}; nor can {}: {error}", instead.display()))
-                    .cure("set XDG_CACHE_HOME to a directory that can be written")
-            })?;
+        let temporary = Scratch::new().map_err(|cause| {
+            Cause::new(format!("{why}; {}", cause.why))
+                .cure("set XDG_CACHE_HOME to a directory that can be written")
+        })?;
         Ok(Cache {
             path: temporary.path().to_owned(),
             doubt: Some(Warning(format!(
@@ -101,8 +98,9 @@ impl Cache {
         Ok(path)
     }
 
-    /// Removes the files of a part that have not been used for long.
+    /// Removes the files of a part that have not been used for long, and what the dead left there.
     pub fn tidy(&self, part: &str) {
+        scratch::sweep(&self.path.join(part));
         let Ok(entries) = fs::read_dir(self.path.join(part)) else {
             return;
         };

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::cache::{self, Cache};
 use super::invocation::{Invocation, Limits};
+use super::scratch::Scratch;
 use crate::sample::Cause;
 
 /// A Go compiler, with the toolchain that it is part of when there is one.
@@ -75,12 +76,13 @@ impl Go {
             });
         }
         executable(&go)?;
+        let scratch = Scratch::new()?;
         let mut asked = Invocation {
             program: go.clone(),
             arguments: ["env", "GOOS", "GOARCH", "GOTOOLDIR"]
                 .map(OsString::from)
                 .into(),
-            environment: environment(&root, &[], &std::env::temp_dir()),
+            environment: environment(&root, &[], scratch.path()),
             directory: Some(root.clone()),
             ..Invocation::default()
         };

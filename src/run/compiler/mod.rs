@@ -9,6 +9,7 @@ pub mod go;
 pub mod invocation;
 pub mod parallel;
 pub mod saved;
+pub mod scratch;
 pub mod source;
 pub mod template;
 pub mod workbench;
@@ -105,6 +106,16 @@ impl Compiler {
                 (&template.program, &template.sha256)
             }
         }
+    }
+
+    /// All files that do its work, and their hashes; the one that is executed first.
+    pub fn programs(&self) -> Vec<(&Path, &str)> {
+        let mut programs = vec![self.program()];
+        if let Compiler::C(template) | Compiler::Rustc(template) = self {
+            let proper = template.proper.iter();
+            programs.extend(proper.map(|(path, sha256)| (&**path, &**sha256)));
+        }
+        programs
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::cache::{self, Cache};
 use super::go::{Go, Toolchain};
 use super::invocation::{Invocation, Limits, Words};
+use super::scratch::Scratch;
 use super::workbench::INPUTS;
 use crate::sample::Cause;
 
@@ -32,6 +33,8 @@ pub struct Source {
 pub struct Package {
     /// Its import path.
     pub path: String,
+    /// Whether it is a program, which the linker calls `main`.
+    pub is_program: bool,
     /// The directory of its files.
     pub directory: PathBuf,
     /// Its Go files.
@@ -68,6 +71,7 @@ pub(super) struct Embeds {
 #[derive(Default)]
 struct Listed {
     import_path: String,
+    name: String,
     dir: PathBuf,
     go_files: Vec<PathBuf>,
     s_files: Vec<PathBuf>,
@@ -100,17 +104,18 @@ struct ListedError {
 /// What programs say when the disk is full.
 const NO_ROOM: &str = "no space left on device";
 
-const FIELDS: &str = "ImportPath,Dir,GoFiles,SFiles,HFiles,Imports,ImportMap,EmbedPatterns,\
+const FIELDS: &str = "ImportPath,Name,Dir,GoFiles,SFiles,HFiles,Imports,ImportMap,EmbedPatterns,\
 EmbedFiles,Export,Standard,DepOnly,Module,Error";
 
 impl Source {
-    /// The packages that `patterns` mean, with all that they import; export data is built where
-    /// the cache does not have it.
+    /// The packages that `patterns` mean in `directory` (`None` is our own working directory), with
+    /// all that they import; export data is built where the cache does not have it.
     ///
     /// Errors: the toolchain does not know the patterns, or cannot build for lack of room.
     pub fn list(
         go: &Go,
         patterns: &[String],
+        directory: Option<&Path>,
         cache: &Cache,
         limits: Limits<'_>,
     ) -> Result<Source, Cause> {
@@ -120,20 +125,23 @@ impl Source {
             .into();
         arguments.extend([format!("-json={FIELDS}").into(), "--".into()]);
         arguments.extend(patterns.iter().map(OsString::from));
-        let list = tempfile::NamedTempFile::new()
-            .map_err(|error| cache::unwritable(&std::env::temp_dir(), &error))?;
+        let scratch = Scratch::new()?;
+        let list = scratch.path().join("list");
         let invocation = Invocation {
             program: toolchain.go.clone(),
             arguments,
             environment: toolchain.environment(cache)?,
             // The module of the standard library is the one that needs no other.
-            directory: is_standard(toolchain, patterns).then(|| toolchain.root.join("src")),
-            words: Words::OutputTo(list.path().to_owned()),
+            directory: match is_standard(toolchain, patterns) {
+                true => Some(toolchain.root.join("src")),
+                false => directory.map(Path::to_owned),
+            },
+            words: Words::OutputTo(list.clone()),
             ..Invocation::default()
         };
         let ended = invocation.run(limits)?;
         let complaints = ended.text();
-        let list = fs::read(list.path())
+        let list = fs::read(&list)
             .map_err(|error| Cause::new(format!("cannot read what go list printed: {error}")))?;
         // With its errors in the list it succeeds all the same.
         let is_full = |text: &[u8]| memchr::memmem::find(text, NO_ROOM.as_bytes()).is_some();
@@ -238,6 +246,7 @@ impl Listed {
                 files: self.embed_files,
             },
             path: self.import_path,
+            is_program: self.name == "main",
             directory: self.dir,
         }
     }
@@ -335,8 +344,7 @@ impl Package {
         if self.assembly.is_empty() {
             return Ok(None);
         }
-        let scratch = tempfile::tempdir()
-            .map_err(|error| cache::unwritable(&std::env::temp_dir(), &error))?;
+        let scratch = Scratch::new()?;
         let output = scratch.path().join("symabis");
         // What the compiler would write there is not known before it has run.
         let header = scratch.path().join("go_asm.h");

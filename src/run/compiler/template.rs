@@ -36,10 +36,14 @@ pub struct Template {
     pub version: String,
     /// The file that is executed.
     pub program: PathBuf,
-    /// Its hash. A driver such as gcc has others do the work, which its version stands for.
+    /// Its hash.
     pub sha256: String,
+    /// The program that does the work for a driver such as gcc or rustup's rustc, and its hash.
+    pub proper: Option<(PathBuf, String)>,
     /// Lines of its log that tell the time of a phase.
     pub phases: Option<Regex>,
+    /// The flags that have it write them.
+    pub phase_flags: Vec<OsString>,
     definition: Definition,
 }
 
@@ -65,6 +69,11 @@ struct Phases {
     pattern: String,
 }
 
+/// A phase in what gcc writes with `-ftime-report`: its user, system and wall time, of which the last
+/// is told: ` phase parsing   :   0.09 (  2%)   0.22 ( 17%)   0.38 (  5%)  8323k (  6%)`.
+const GCC_PHASE: &str =
+    r"^ *phase (?<name>[^:]*[^: ]) *:(?: *[0-9.]+ *\( *[0-9]+%\)){2} *(?<sec>[0-9.]+) *\(";
+
 fn object() -> String {
     "o".to_owned()
 }
@@ -81,7 +90,42 @@ impl Template {
             environment: BTreeMap::new(),
             phases: None,
         };
-        Template::called(command, definition, limits)
+        let mut template = Template::called(command, definition, limits)?;
+        let option = match template.program.to_string_lossy().contains("++") {
+            true => "-print-prog-name=cc1plus",
+            false => "-print-prog-name=cc1",
+        };
+        // clang has it all in one, and gives the bare name.
+        template.proper = template.proper(&[option], Path::to_owned, limits)?;
+        // Of gcc alone: what clang tells are passes, some within others.
+        if template.proper.is_some() {
+            template.phases = Regex::new(GCC_PHASE).ok();
+            template.phase_flags = vec!["-ftime-report".into()];
+        }
+        Ok(template)
+    }
+
+    /// The program that it has do the work, at a place that it tells when it is `asked`.
+    fn proper(
+        &self,
+        asked: &[&str],
+        place: impl Fn(&Path) -> PathBuf,
+        limits: Limits<'_>,
+    ) -> Result<Option<(PathBuf, String)>, Cause> {
+        let words = shlex::split(&self.name).unwrap_or_default();
+        let always = words.into_iter().skip(1);
+        let asked = asked.iter().map(|&word| word.to_owned());
+        let arguments = always.chain(asked).map(OsString::from).collect();
+        let ended = self.invocation(arguments).run(limits)?;
+        let said = ended.first_line().map(PathBuf::from);
+        let Some(said) = said.filter(|said| ended.failure().is_none() && said.is_absolute()) else {
+            return Ok(None);
+        };
+        let path = place(&said);
+        let hash = cache::sha256(&path).ok();
+        Ok(hash
+            .map(|sha256| (path, sha256))
+            .filter(|(_, sha256)| *sha256 != self.sha256))
     }
 
     /// rustc.
@@ -97,7 +141,11 @@ impl Template {
             environment: BTreeMap::new(),
             phases: None,
         };
-        Template::called(command, definition, limits)
+        let mut template = Template::called(command, definition, limits)?;
+        // rustup's is one for all toolchains.
+        let within = |root: &Path| root.join("bin/rustc");
+        template.proper = template.proper(&["--print=sysroot"], within, limits)?;
+        Ok(template)
     }
 
     /// A compiler whose definition stands in this file.
@@ -175,8 +223,10 @@ impl Template {
             name: command.to_owned(),
             version: String::new(),
             phases: phases.transpose()?,
+            phase_flags: Vec::new(),
             program: path,
             sha256,
+            proper: None,
             definition,
         };
         if let Some(asked) = asked {
@@ -302,6 +352,28 @@ mod tests {
         check(
             &["{flags}", "-o{output}", "x{input}y{input}"],
             &["-g", "-O2", "-o/o/{input}.o", "xa b.cya b.c"],
+        );
+    }
+
+    #[test]
+    fn phases_of_gcc_have_their_wall_times() {
+        let pattern = Regex::new(GCC_PHASE).unwrap();
+        let check = |line: &str, want: Option<(&str, &str)>| {
+            let found = pattern.captures(line);
+            let told = found.as_ref().map(|one| (&one["name"], &one["sec"]));
+            assert_eq!(told, want, "{line}");
+        };
+        check(
+            " phase opt and generate             :   5.21 ( 98%)   1.05 ( 83%)   6.66 ( 95%)   133M ( 93%)",
+            Some(("opt and generate", "6.66")),
+        );
+        check(
+            " callgraph construction             :   0.02 (  0%)   0.00 (  0%)   0.03 (  0%)  1599k (  1%)",
+            None,
+        );
+        check(
+            " TOTAL                              :   5.31          1.26          7.03          143M",
+            None,
         );
     }
 

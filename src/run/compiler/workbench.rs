@@ -13,6 +13,7 @@ use super::cache::{self, Cache};
 use super::go::{Go, Toolchain};
 use super::invocation::{End, Invocation, Limits};
 use super::parallel;
+use super::scratch::Scratch;
 use super::source::{Package, Source};
 use crate::sample::Cause;
 
@@ -193,7 +194,7 @@ impl<'a> Workbench<'a> {
         let Some(imported) = imported else {
             return Ok(None);
         };
-        let scratch = scratch()?;
+        let scratch = Scratch::new()?;
         let file = scratch.path().join("trial.go");
         let text = format!("package trial\n\nimport _ {:?}\n", imported.path);
         cache::write(&file, text.as_bytes())?;
@@ -319,8 +320,7 @@ impl<'a> Workbench<'a> {
         let key = cache::hex(&hash.finalize());
         let file = directory.join(format!("{key}.a"));
         if !cache::used(&file) {
-            let scratch = tempfile::tempdir_in(directory)
-                .map_err(|error| cache::unwritable(directory, &error))?;
+            let scratch = Scratch::within(directory)?;
             let output = scratch.path().join("export.a");
             let ended = self
                 .assemble(package, &inputs, &[], &output)
@@ -344,10 +344,4 @@ struct Export {
     /// A hash of all that it is made from.
     key: String,
     file: PathBuf,
-}
-
-/// A directory that goes when it is dropped.
-pub(crate) fn scratch() -> Result<tempfile::TempDir, Cause> {
-    let made = tempfile::Builder::new().prefix("poise-").tempdir();
-    made.map_err(|error| cache::unwritable(&std::env::temp_dir(), &error))
 }

@@ -16,9 +16,10 @@ use sha2::{Digest, Sha256};
 
 use crate::run::compiler::cache::{hex, unwritable};
 use crate::run::compiler::invocation::{End, Limits};
+use crate::run::compiler::scratch::Scratch;
 use crate::run::compiler::source::Package;
 use crate::run::compiler::template::Template;
-use crate::run::compiler::workbench::{self, Workbench};
+use crate::run::compiler::workbench::Workbench;
 use crate::run::compiler::{Job, parallel};
 use crate::sample::Cause;
 use listing::Style;
@@ -231,7 +232,7 @@ impl Pair<'_> {
     ///
     /// Errors: there is no room for temporary files.
     fn compare(&self, input: &Input<'_>, compared: &mut Compared) -> Result<Outcome, Cause> {
-        let scratch = workbench::scratch()?;
+        let scratch = Scratch::new()?;
         let mut builds: [Vec<Build>; 2] = [Vec::new(), Vec::new()];
         // Interleaved, so that what changes meanwhile befalls both alike.
         for again in 1..=2 {
@@ -440,7 +441,7 @@ impl Pair<'_> {
             Outcome::Nondeterministic { side, place } => ([*side; 2], place),
             _ => return Ok(None),
         };
-        let scratch = workbench::scratch()?;
+        let scratch = Scratch::new()?;
         let mut listings = [String::new(), String::new()];
         for (at, (listing, side)) in listings.iter_mut().zip(sides).enumerate() {
             let output = scratch.path().join(at.to_string());
