@@ -231,7 +231,9 @@ static __always_inline void run_off(struct thread *thread)
 /* A call has ended, which counts in the row of this key. */
 static __always_inline void count_in(struct thread *thread, u32 key)
 {
-	count_off(thread);
+	/* Since when it is back on a CPU that it left, nobody may have told. */
+	if (!thread->off_since_ns)
+		count_off(thread);
 	struct tally *tally = tally_of(thread);
 	u64 *sums = bpf_map_lookup_elem(&counts, &key);
 	if (!tally || !sums)
@@ -530,6 +532,12 @@ int finish(u64 *ctx)
 	row->total_ns += ns;
 	if (ns > row->longest_ns)
 		row->longest_ns = ns;
+	/* It is on a CPU, though nobody told that it came back: some kernels have threads of their own
+	 * that switch to another without a word. Then it came just now. */
+	if (off_cpu && thread->off_since_ns) {
+		thread->off_ns += now - thread->off_since_ns;
+		thread->off_since_ns = 0;
+	}
 	if (off_cpu && thread->off_ns) {
 		row->off_ns += thread->off_ns;
 		thread->off_ns = 0;

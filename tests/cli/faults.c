@@ -145,7 +145,8 @@ int main(int argc, char **argv)
 			execl("/proc/self/exe", argv[0], "write", argv[2], NULL);
 		wait_for_children();
 	} else if (!strcmp(what, "always")) {
-		for (;;) {
+		/* As long as there is who started it. */
+		for (pid_t parent = getppid(); getppid() == parent;) {
 			write_pages(fresh(pages), 0, pages);
 			usleep(1000);
 		}
