@@ -276,12 +276,11 @@ mod tests {
 
     #[test]
     fn types_of_an_object_are_found() {
-        let object = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/syscalls.bpf.o"));
-        let object = object.unwrap();
-        let described = Description::new(section(&object, ".BTF").unwrap()).unwrap();
+        let object = include_bytes!("../../bpf/syscalls.bpf.o");
+        let described = Description::new(section(object, ".BTF").unwrap()).unwrap();
         let task = described.types().find(|found| found.name == "task_struct");
         let names: Vec<&str> = task.unwrap().members().map(|member| member.name).collect();
         assert!(names.contains(&"thread_pid"), "{names:?}");
-        assert!(section(&object, ".nothing").is_none());
+        assert!(section(object, ".nothing").is_none());
     }
 }

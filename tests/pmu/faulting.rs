@@ -35,24 +35,22 @@ fn as_many_as_the_kernel_counts() {
     if bed::guest("page faults in the virtual machine").is_none() {
         return;
     }
-    // The pages of 4 MiB.
-    let more = 1024.0;
-    let counted = |size| {
+    // The pages of 4 MiB; a few others come and go with the addresses.
+    let is_as_many = |more: f64| (more - 1024.0).abs() <= 3.0;
+    let counted = [8, 4].map(|size| {
         let run = run(&["stat", "--thp", "off", "-e", "page-faults"], &fill(size));
         number(&run.samples[0], "page-faults/op")
-    };
-    assert_eq!(counted(8) - counted(4), more);
+    });
+    assert!(is_as_many(counted[0] - counted[1]), "{counted:?}");
     let seen = [8, 4].map(|size| run(&["faults", "--thp", "off", "--rung", "bpf"], &fill(size)));
     let all = seen.each_ref().map(|run| number(&run.samples[0], "faults"));
-    assert_eq!(
-        all[0] - all[1],
-        more,
-        "{}\n{}",
-        seen[0].table,
-        seen[1].table
-    );
+    assert!(is_as_many(all[0] - all[1]), "{all:?}\n{}", seen[0].table);
     let kernels = seen.each_ref().map(in_kernel_mode);
-    assert_eq!(kernels[0] - kernels[1], more, "{}", seen[0].table);
+    assert!(
+        is_as_many(kernels[0] - kernels[1]),
+        "{kernels:?}\n{}",
+        seen[0].table
+    );
     assert_eq!(number(&seen[0].samples[0], "lost-faults"), 0.0);
 }
 
