@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::ensure;
 use counterpoise::stats::order;
 
-use crate::tracing::{compiled, first_number};
+use crate::tracing::{Tracefs, compiled, first_number};
 use crate::{Estimate, Form, Goal, Measurement, Peer, Row, in_turn, quotients};
 
 /// Rounds, and passes of the loop over its memory in each.
@@ -73,11 +73,12 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
         )?,
     ];
     let mut rows: Vec<Row> = Vec::new();
+    let _mounted = Tracefs::mount();
     let program = compiled("heap_loop.c", "heap_loop")?;
     let counter = Peer::find_at(
         bpftrace,
         "bpftrace",
-        &["-e", "BEGIN { exit() }"],
+        &["-e", "tracepoint:exceptions:page_fault_user { exit() }"],
         "make setup",
     )?;
     let mut things: Vec<Measurement<'_>> = Vec::new();

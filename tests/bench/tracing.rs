@@ -15,8 +15,36 @@ use counterpoise::sys::clock::monotonic_ns;
 
 use crate::{Estimate, Form, Goal, Measured, Measurement, Peer, Row, in_turn, quotients};
 
-/// Where perf and bpftrace may mount it.
 const TRACEFS: &str = "/sys/kernel/tracing";
+
+/// tracefs, which bpftrace needs; mounted until this is dropped, unless it was there already or we
+/// may not.
+pub(crate) struct Tracefs {
+    is_ours: bool,
+}
+
+impl Tracefs {
+    pub(crate) fn mount() -> Tracefs {
+        let has_events = || fs::read_dir(format!("{TRACEFS}/events")).is_ok();
+        if has_events() {
+            return Tracefs { is_ours: false };
+        }
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tracefs", "tracefs", TRACEFS]);
+        let _ = mount.stderr(Stdio::null()).status();
+        Tracefs {
+            is_ours: has_events(),
+        }
+    }
+}
+
+impl Drop for Tracefs {
+    fn drop(&mut self) {
+        if self.is_ours {
+            let _ = Command::new("umount").arg(TRACEFS).status();
+        }
+    }
+}
 
 pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
     const ROUNDS: usize = 15;
@@ -71,7 +99,7 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
             return Ok(rows);
         }
     };
-    let was_mounted = has_events();
+    let _mounted = Tracefs::mount();
     let peers: Vec<(&'static str, Peer, Vec<OsString>)> = [
         ("  under strace -c -f", "strace", "-c -f -o /dev/null"),
         ("  under perf trace -s", "perf", "trace -s -o /dev/null --"),
@@ -88,7 +116,8 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
         Ok((what, Peer::find(tool, &trial)?, words))
     })
     .collect::<anyhow::Result<_>>()?;
-    let bpftrace = Peer::find("bpftrace", &["-e", "BEGIN { exit() }"])?;
+    let trial = "tracepoint:raw_syscalls:sys_enter { exit() }";
+    let bpftrace = Peer::find("bpftrace", &["-e", trial])?;
     eprintln!("bench: the write loop {ROUNDS} times untraced and under each tracer");
     let mut things: Vec<Measurement<'_>> = vec![
         Box::new(|| write_ns(&mut Command::new(&program), WRITES)),
@@ -141,10 +170,6 @@ pub(crate) fn rows(poise: &OsStr) -> anyhow::Result<Vec<Row>> {
     }
     let figures = in_turn(ROUNDS, &mut things)?;
     drop(things);
-    if !was_mounted && has_events() {
-        // perf or bpftrace mounted it.
-        let _ = Command::new("umount").arg(TRACEFS).status();
-    }
     let untraced = &figures[0];
     let ns = |figures: &[f64]| order::median(figures).unwrap_or(f64::NAN);
     let ratio = |which: usize| -> anyhow::Result<Measured> {
@@ -327,8 +352,4 @@ fn two_at_once_ns(poise: &OsStr) -> anyhow::Result<f64> {
     );
     ensure!(samples[0].warnings.is_empty(), "{:?}", samples[0].warnings);
     Ok(figure("Syscalls", "sec/op")? * 1e9 / figure("Syscalls", "calls")?)
-}
-
-fn has_events() -> bool {
-    fs::read_dir(format!("{TRACEFS}/events")).is_ok()
 }
