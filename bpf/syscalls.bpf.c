@@ -231,9 +231,6 @@ static __always_inline void run_off(struct thread *thread)
 /* A call has ended, which counts in the row of this key. */
 static __always_inline void count_in(struct thread *thread, u32 key)
 {
-	/* Since when it is back on a CPU that it left, nobody may have told. */
-	if (!thread->off_since_ns)
-		count_off(thread);
 	struct tally *tally = tally_of(thread);
 	u64 *sums = bpf_map_lookup_elem(&counts, &key);
 	if (!tally || !sums)
@@ -330,7 +327,11 @@ static __always_inline struct thread *thread_here(struct pt_regs *regs)
 	if (!thread)
 		return NULL;
 	if (thread->regs != (u64)regs) {
+		/* Whoever had it may be in a call. */
 		thread->regs = (u64)regs;
+		thread->start_ns = 0;
+		thread->off_ns = 0;
+		thread->off_since_ns = 0;
 		thread->passed_over = 0;
 		thread->place = placed(bpf_get_current_task_btf());
 	}
@@ -505,6 +506,25 @@ static __always_inline void tell(u64 *ctx, u64 end_ns, u64 took_ns, u32 row)
 	bpf_ringbuf_submit(slow, 0);
 }
 
+/* A thread is on a CPU again; whether it was off one, as far as it was told. */
+static __always_inline bool come_back(struct thread *thread, u64 now)
+{
+	if (!thread->off_since_ns)
+		return 0;
+	thread->off_ns += now - thread->off_since_ns;
+	thread->off_since_ns = 0;
+	return 1;
+}
+
+/* A thread is seen on a CPU in a call. Nobody may have told that it came there: some kernels have
+ * threads of their own that switch to another without a word. Then it came just now, and what was
+ * counted meanwhile was others'. */
+static __always_inline void settle(struct thread *thread, u64 now)
+{
+	if (!come_back(thread, now) && events)
+		count_off(thread);
+}
+
 /* (registers, result) */
 SEC("tp_btf/sys_exit")
 int finish(u64 *ctx)
@@ -524,6 +544,8 @@ int finish(u64 *ctx)
 	thread->start_ns = 0;
 	u32 number = thread->row & (ROWS - 1);
 	u32 key = key_here(thread, number);
+	if (off_cpu)
+		settle(thread, now);
 	if (events)
 		count_in(thread, key);
 	struct row *row = bpf_map_lookup_elem(&rows, &key);
@@ -532,12 +554,6 @@ int finish(u64 *ctx)
 	row->total_ns += ns;
 	if (ns > row->longest_ns)
 		row->longest_ns = ns;
-	/* It is on a CPU, though nobody told that it came back: some kernels have threads of their own
-	 * that switch to another without a word. Then it came just now. */
-	if (off_cpu && thread->off_since_ns) {
-		thread->off_ns += now - thread->off_since_ns;
-		thread->off_since_ns = 0;
-	}
 	if (off_cpu && thread->off_ns) {
 		row->off_ns += thread->off_ns;
 		thread->off_ns = 0;
@@ -648,15 +664,13 @@ int on_switch(u64 *ctx)
 		return 0;
 	u64 now = bpf_ktime_get_ns();
 	if (leaves) {
+		settle(leaves, now);
 		leaves->off_since_ns = now;
-		if (events)
-			count_off(leaves);
 	}
-	if (comes && events)
-		count_on(comes, 0);
-	if (comes && comes->off_since_ns) {
-		comes->off_ns += now - comes->off_since_ns;
-		comes->off_since_ns = 0;
+	if (comes) {
+		come_back(comes, now);
+		if (events)
+			count_on(comes, 0);
 	}
 	return 0;
 }
