@@ -19,10 +19,8 @@ use super::parts::Parts;
 use crate::compare;
 use crate::perf::catalog::Catalog;
 use crate::run::command::{self, Command, Output};
-use crate::run::faults::watch::LOOK;
 use crate::run::interrupt::Interrupt;
-use crate::run::profiled::{Profile, Profiled};
-use crate::run::syscalls::How;
+use crate::run::profiled::{Profile, Profiled, Sought};
 use crate::run::{self, Workload, faults, syscalls};
 use crate::sample::{Name, Warning};
 use crate::sys::perf_event::Target;
@@ -177,8 +175,8 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     };
     let tick_sec = options::tick_sec(stage.surroundings.cpus.as_ref());
     let profile = arguments.profile.map(|profile| match profile {
-        ProfileOption::Syscalls => Profile::Syscalls(How::default()),
-        ProfileOption::Faults => Profile::Faults(&plan),
+        ProfileOption::Syscalls => Profile::new(Sought::Syscalls, &plan),
+        ProfileOption::Faults => Profile::new(Sought::Faults, &plan),
     });
     let mut workloads: Vec<Box<dyn Workload + '_>> = Vec::new();
     for variant in &variants {
@@ -187,7 +185,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             output: Output::Null,
             prepare: arguments.prepare.clone(),
             timeout: arguments.timeout,
-            interval: (arguments.profile == Some(ProfileOption::Faults)).then_some(LOOK),
+            interval: None,
             surroundings: stage.surroundings.clone(),
             ignore_failure: false,
             tick_sec,

@@ -89,10 +89,14 @@ impl Parts {
         for run in &self.runs {
             *runs_of.entry(&run.variant).or_default() += 1;
         }
-        let names: BTreeSet<&Name> = runs_with.keys().map(|(name, _)| *name).collect();
+        let mut units_of: BTreeMap<&Name, BTreeSet<&Unit>> = BTreeMap::new();
+        for sample in &self.found {
+            let units = sample.values.iter().map(|value| &value.unit);
+            units_of.entry(&sample.benchmark).or_default().extend(units);
+        }
         let count = |name, variant| runs_with.get(&(name, variant)).map_or(0, BTreeSet::len);
         let mut nothing = Vec::new();
-        for name in names {
+        for (name, units) in units_of {
             let mut variants = runs_of.iter();
             let is_always = variants.any(|(variant, &runs)| count(name, variant) == runs);
             for run in &self.runs {
@@ -101,8 +105,10 @@ impl Parts {
                 if is_there || is_always && there.is_none() {
                     continue;
                 }
-                let values = self.units.iter();
-                let values = values.map(|unit| Value::new(unit.as_str(), Figure::Exact(0.0)));
+                let values = units.iter().map(|&unit| Value {
+                    unit: unit.clone(),
+                    figure: Figure::Exact(0.0),
+                });
                 nothing.push(Sample {
                     benchmark: name.clone(),
                     values: values.collect(),
@@ -154,4 +160,81 @@ pub(super) fn collection(header: &Header) -> anyhow::Result<Collection> {
     collection.begin("this run");
     collection.take(Entry::Record(Record::Header(header.clone())));
     Ok(collection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Order;
+
+    fn sample(benchmark: &str, variant: &str, sequence: u64, units: &[&str]) -> Sample {
+        let value = |unit: &&str| Value::new(unit, Figure::Exact(7.0));
+        Sample {
+            benchmark: Name::parse(benchmark),
+            variant: variant.to_owned(),
+            iterations: 1,
+            order: Order {
+                sequence,
+                round: sequence / 2,
+                position: (sequence % 2) as u32,
+            },
+            config: BTreeMap::new(),
+            values: units.iter().map(value).collect(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Two runs of each of two variants, in which these parts were found.
+    fn parts(found: &[(&str, u64)], units: &[&str]) -> Parts {
+        let mut parts = Parts::new(&["Part"], &["calls", "total-sec"], Default::default());
+        let whole = Name::new("Whole");
+        let variant = |run: u64| if run.is_multiple_of(2) { "old" } else { "new" };
+        for run in 0..4 {
+            let taken = sample("Whole", variant(run), run, &["calls"]);
+            parts.take(&Record::Sample(taken), &whole);
+        }
+        for (name, run) in found {
+            let part = sample(&format!("Part/name={name}"), variant(*run), *run, units);
+            parts.take(&Record::Sample(part), &whole);
+        }
+        parts
+    }
+
+    fn nothing(found: &[(&str, u64)], units: &[&str]) -> Vec<(u64, Vec<String>)> {
+        let of = |sample: Sample| {
+            let units = sample.values.iter().map(|value| value.unit.to_string());
+            (sample.order.sequence, units.collect())
+        };
+        let mut all: Vec<_> = parts(found, units).nothing().into_iter().map(of).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn what_a_run_does_not_tell_of_is_nothing_of_it() {
+        let calls = || vec!["calls".to_owned()];
+        // In some runs of each.
+        let some = [("a", 0), ("a", 1)];
+        assert_eq!(nothing(&some, &["calls"]), [(2, calls()), (3, calls())]);
+        // In all of one and some of the other.
+        let most = [("a", 0), ("a", 2), ("a", 1)];
+        assert_eq!(nothing(&most, &["calls"]), [(3, calls())]);
+        // In all of one and none of the other: it vanished, or appeared.
+        assert_eq!(nothing(&[("a", 0), ("a", 2)], &["calls"]), []);
+        assert_eq!(nothing(&[("a", 1), ("a", 3)], &["calls"]), []);
+        // In a single run of all: no variant has it, or lacks it.
+        let rest = [(0, calls()), (1, calls()), (2, calls())];
+        assert_eq!(nothing(&[("a", 3)], &["calls"]), rest);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_nowhere() {
+        let both = nothing(&[("a", 0), ("a", 1)], &["calls", "total-sec", "max-sec"]);
+        assert_eq!(both[0].1, ["calls", "total-sec"]);
+        let only = nothing(&[("a", 0), ("a", 1)], &["calls"]);
+        assert!(
+            only.iter().all(|(_, units)| units == &["calls"]),
+            "{only:?}"
+        );
+    }
 }

@@ -14,7 +14,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use crate::sample::Cause;
+use crate::sample::{Cause, Warning};
 
 /// On what a profile stands: the best that this machine and user allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +35,11 @@ impl Rung {
             Rung::Counters => "counters",
             Rung::Ptrace => "ptrace",
         }
+    }
+
+    /// The doubt that a profile has for not standing on it, because of this.
+    pub fn missed(self, cause: &Cause) -> Warning {
+        Warning(format!("{} could not be had: {cause}", self.word()))
     }
 }
 

@@ -269,7 +269,7 @@ fn of(variant: &str) -> String {
 
 /// Whether a unit tells of the machine, or of measuring, and not of what was measured.
 pub fn is_aside(unit: &Unit) -> bool {
-    const ASIDE: [&str; 17] = [
+    const ASIDE: [&str; 18] = [
         "others-CPUs",
         "steal-CPUs",
         "sibling-CPUs",
@@ -284,6 +284,7 @@ pub fn is_aside(unit: &Unit) -> bool {
         "tracing-sec",
         "unseen-faults",
         "lost-faults",
+        "lost-records",
         "lost-threads",
         "lost-mappings",
         "malformed-records",

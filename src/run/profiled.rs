@@ -1,32 +1,69 @@
 //! A command whose syscalls or page faults are seen, run after run, as a workload: each run tells of the whole and of what was found in it. Never looks itself, never compares.
 
+use std::cell::OnceCell;
 use std::io;
 
 use super::command::Options;
-use super::faults::watch::Watch;
+use super::faults::watch::{LOOK, Watch};
 use super::interrupt::Interrupt;
 use super::schedule::Turn;
 use super::syscalls::How;
 use super::traced::Traced;
 use super::{Error, Observed, Outcome, Scope, Workload, faults, syscalls};
 use crate::perf::plan::Plan;
-use crate::sample::{Name, Sample, Warning};
+use crate::probe::Rung;
+use crate::sample::{Cause, Name, Sample};
 
 /// What is looked for.
-pub enum Profile<'p> {
-    /// Syscalls, in this way.
-    Syscalls(How),
-    /// Page faults, beside which the plan of [`faults::EVENTS`] counts.
-    Faults(&'p Plan),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// Syscalls.
+    Syscalls,
+    /// Page faults.
+    Faults,
 }
 
-impl Profile<'_> {
-    /// The benchmark that tells of a whole run.
-    pub fn whole(&self) -> &'static str {
-        match self {
-            Profile::Syscalls(_) => syscalls::WHOLE,
-            Profile::Faults(_) => faults::WHOLE,
+/// How all runs of a comparison are profiled: on the rung that the first one found, for what
+/// different rungs see cannot be compared.
+pub struct Profile<'p> {
+    sought: Sought,
+    /// Beside page faults.
+    plan: &'p Plan,
+    chosen: OnceCell<Chosen>,
+}
+
+/// A rung, and the better ones that could not be had.
+struct Chosen {
+    rung: Rung,
+    missed: Vec<(Rung, Cause)>,
+}
+
+impl<'p> Profile<'p> {
+    /// Of `plan`, which is that of [`faults::EVENTS`], what is to be counted beside page faults.
+    pub fn new(sought: Sought, plan: &'p Plan) -> Profile<'p> {
+        Profile {
+            sought,
+            plan,
+            chosen: OnceCell::new(),
         }
+    }
+
+    /// The benchmark that tells of a whole run.
+    fn whole(&self) -> &'static str {
+        match self.sought {
+            Sought::Syscalls => syscalls::WHOLE,
+            Sought::Faults => faults::WHOLE,
+        }
+    }
+
+    fn rung(&self) -> Option<Rung> {
+        self.chosen.get().map(|chosen| chosen.rung)
+    }
+
+    /// Those that could not be had, of a run on `rung` that missed these itself.
+    fn missed(&self, rung: Rung, missed: Vec<(Rung, Cause)>) -> Vec<(Rung, Cause)> {
+        let chosen = self.chosen.get_or_init(|| Chosen { rung, missed });
+        chosen.missed.clone()
     }
 }
 
@@ -39,14 +76,15 @@ pub struct Profiled<'p> {
 }
 
 impl<'p> Profiled<'p> {
-    /// Finds the program.
+    /// Finds the program. How often is looked is the profile's to say, not that of the options.
     ///
     /// Errors: those of [`Traced::new`].
     pub fn new(
         variant: &str,
-        options: Options,
+        mut options: Options,
         profile: &'p Profile<'p>,
     ) -> Result<Profiled<'p>, Error> {
+        options.interval = (profile.sought == Sought::Faults).then_some(LOOK);
         Traced::new(options.clone())?;
         Ok(Profiled {
             name: Name::new(profile.whole()),
@@ -82,19 +120,28 @@ impl Workload for Profiled<'_> {
             return Ok(Outcome::Interrupted(signal));
         }
         let traced = Box::new(traced);
-        let (interrupted, failed, code, samples) = match self.profile {
-            Profile::Syscalls(how) => {
+        let profile = self.profile;
+        let (interrupted, failed, code, samples) = match profile.sought {
+            Sought::Syscalls => {
+                let how = How {
+                    rung: profile.rung(),
+                    ..How::default()
+                };
                 let mut subject = syscalls::Subject::Command(traced);
-                let seen = syscalls::observe(&mut subject, how, interrupt, &mut |_, _| Ok(()))?;
+                let mut seen =
+                    syscalls::observe(&mut subject, &how, interrupt, &mut |_, _| Ok(()))?;
+                seen.missed = profile.missed(seen.rung, seen.missed);
                 let samples = seen.samples(&self.variant);
                 (seen.interrupted, seen.failed, seen.code, samples)
             }
-            Profile::Faults(plan) => {
-                let (watch, why) = Watch::choose(None, false)?;
+            Sought::Faults => {
+                let (watch, why) = Watch::choose(profile.rung(), false)?;
                 let mut subject = faults::Subject::Command(traced);
-                let mut seen = faults::observe(&mut subject, watch, plan, interrupt)?;
-                let missed = why.map(|cause| format!("seen by counters alone: {cause}"));
-                seen.warnings.extend(missed.map(Warning));
+                let mut seen = faults::observe(&mut subject, watch, profile.plan, interrupt)?;
+                let why = why.map(|cause| (Rung::Programs, cause));
+                let missed = profile.missed(seen.rung, why.into_iter().collect());
+                seen.warnings
+                    .extend(missed.iter().map(|(rung, cause)| rung.missed(cause)));
                 let samples = seen.samples(&self.variant);
                 (seen.interrupted, seen.failed, seen.code, samples)
             }

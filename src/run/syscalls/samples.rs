@@ -278,11 +278,7 @@ impl Observation {
             ),
         };
         doubts.extend(blind.map(|text| Warning(text.to_owned())));
-        doubts.extend(
-            self.missed
-                .iter()
-                .map(|(rung, cause)| Warning(format!("{} could not be had: {cause}", rung.word()))),
-        );
+        doubts.extend(self.missed.iter().map(|(rung, cause)| rung.missed(cause)));
         doubts
     }
 }
