@@ -17,7 +17,6 @@ use crate::run::build::{Allowance, Build, Builds, Kept, Recipe};
 use crate::run::compiler::invocation::Limits;
 use crate::run::compiler::parallel;
 use crate::run::interrupt::Interrupt;
-use crate::sample::Cause;
 use crate::unit::{Unit, human};
 
 /// Build a project at a git revision, beside your checkout, and print where it is
@@ -98,13 +97,13 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         timeout: arguments.timeout,
         interrupt: &interrupt,
     };
-    let builds = Builds::usual().map_err(refused)?;
+    let builds = Builds::usual().map_err(run::Error::Refused)?;
     if arguments.list {
         super::print(&listed(&builds.list(), arguments.json)?)?;
         return Ok(0);
     }
     if let Some(keep_bytes) = arguments.prune {
-        let removed = builds.prune(keep_bytes).map_err(refused)?;
+        let removed = builds.prune(keep_bytes).map_err(run::Error::Refused)?;
         super::print(&format!("{}\n", pruned(&removed)))?;
         return Ok(0);
     }
@@ -116,15 +115,11 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
 }
 
 fn build(arguments: &Arguments, builds: &Builds, limits: Limits<'_>) -> anyhow::Result<u8> {
-    let usage = |cause: Cause| Usage {
-        message: cause.why,
-        hint: cause.cure,
-    };
-    let repository = Repository::open(&arguments.repository, limits).map_err(usage)?;
+    let repository = Repository::open(&arguments.repository, limits).map_err(Usage::from)?;
     // All of them are found before the first is built.
     let mut wanted: Vec<(&String, Commit, Recipe)> = Vec::new();
     for revision in &arguments.revisions {
-        let commit = repository.commit(revision, limits).map_err(usage)?;
+        let commit = repository.commit(revision, limits).map_err(Usage::from)?;
         // Two names of one commit are one build.
         if wanted.iter().any(|(_, known, _)| *known == commit) {
             continue;
@@ -132,7 +127,7 @@ fn build(arguments: &Arguments, builds: &Builds, limits: Limits<'_>) -> anyhow::
         let recipe = match &arguments.recipe {
             Some(command) => Recipe::Command(command.clone()),
             None => Recipe::suggested(&repository, &commit, arguments.bootstrap.as_deref(), limits)
-                .map_err(usage)?,
+                .map_err(Usage::from)?,
         };
         wanted.push((revision, commit, recipe));
     }
@@ -152,7 +147,7 @@ fn build(arguments: &Arguments, builds: &Builds, limits: Limits<'_>) -> anyhow::
     let built: Vec<Build> = built
         .into_iter()
         .collect::<Result<_, _>>()
-        .map_err(refused)?;
+        .map_err(run::Error::Refused)?;
     let named = wanted.iter().map(|(revision, ..)| revision).zip(&built);
     for (revision, build) in named.clone() {
         if let Some(why) = &build.about.failure {
@@ -178,7 +173,7 @@ fn build(arguments: &Arguments, builds: &Builds, limits: Limits<'_>) -> anyhow::
         }
     }
     // What was built now is in use and stays.
-    let removed = builds.prune(arguments.keep).map_err(refused)?;
+    let removed = builds.prune(arguments.keep).map_err(run::Error::Refused)?;
     if !removed.is_empty() && !arguments.quiet {
         super::remark(&pruned(&removed));
     }
@@ -290,10 +285,6 @@ fn pruned(removed: &[Kept]) -> String {
 
 fn count(builds: usize) -> String {
     format!("{builds} {}", if builds == 1 { "build" } else { "builds" })
-}
-
-fn refused(cause: Cause) -> anyhow::Error {
-    anyhow::Error::new(run::Error::Refused(cause))
 }
 
 /// A size on the disk: `512M`, `20G`, `5GiB`; a bare number is bytes.

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::options::{level, share};
-use super::verdict::Outlet;
+use super::outlet::Outlet;
 use super::{Usage, verdict};
 use crate::compare::{Collection, Options, STOP_RULE, Tables, VARIANTS};
 use crate::format::{Entry, Reader, Source};

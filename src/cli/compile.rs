@@ -13,6 +13,7 @@ mod prepare;
 mod proof;
 mod sheets;
 
+use super::compilers::{Lang, words};
 use super::contest::{Contest, ContestOptions, Outlets, Rounds};
 use super::hold::{MeasureOptions, Stage};
 use super::options::{self, Bound, ChildOptions, EventOptions, OutputOptions};
@@ -147,13 +148,6 @@ With --gate the exit code is 0 when all that decides improved or is equivalent, 
 margin, 4 when something is undecided. Records that are kept with -o are read by poise compare, and as \
 --format gobench by benchstat; phases are benchmarks with /phase=NAME there.";
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Lang {
-    Go,
-    C,
-    Rust,
-}
-
 /// One of the compilers compared.
 struct Variant {
     name: String,
@@ -174,9 +168,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         timeout: arguments.timeout,
         interrupt: &interrupt,
     };
-    let cache = Cache::open().map_err(refused)?;
+    let cache = Cache::open().map_err(run::Error::Refused)?;
     doubts.extend(cache.doubt.clone());
-    let scratch = Scratch::new().map_err(refused)?;
+    let scratch = Scratch::new().map_err(run::Error::Refused)?;
     let variants = or_stopped(arguments.variants(limits), &interrupt)?;
     doubts.extend(same_compiler(&variants));
 
@@ -272,18 +266,14 @@ impl Arguments {
 
     /// Finds the compilers.
     fn variants(&self, limits: Limits<'_>) -> anyhow::Result<Vec<Variant>> {
-        let language = self.lang.map(|lang| match lang {
-            Lang::Go => Language::Go,
-            Lang::C => Language::C,
-            Lang::Rust => Language::Rust,
-        });
-        let common = words(&self.flags, "--flags")?;
+        let language = self.lang.map(Language::from);
+        let common = words(&self.flags)?;
         let mut variants: Vec<Variant> = Vec::new();
         for (name, command) in &self.variant {
             let (named, own) = split(command);
             let compiler = Compiler::find(&named, language, limits);
             let compiler = compiler.map_err(|cause| {
-                mistaken(Cause {
+                Usage::from(Cause {
                     why: format!("{name}: {}", cause.why),
                     ..cause
                 })
@@ -322,12 +312,6 @@ fn is_goroot(named: &str) -> bool {
         || path
             .file_name()
             .is_some_and(|name| name == "compile" || name == "go")
-}
-
-pub(super) fn words(text: &str, option: &str) -> Result<Vec<OsString>, Usage> {
-    let words = shlex::split(text);
-    let words = words.ok_or_else(|| Usage::new(format!("{option} has an open quote")))?;
-    Ok(words.into_iter().map(OsString::from).collect())
 }
 
 fn template(variant: &Variant) -> Option<&Template> {
@@ -397,19 +381,6 @@ fn unchanged(variants: &[Variant]) -> Result<(), run::Error> {
         }
     }
     Ok(())
-}
-
-/// What the user named is not there, or is not what it should be.
-pub(super) fn mistaken(cause: Cause) -> anyhow::Error {
-    let Cause { why, cure } = cause;
-    anyhow::Error::new(Usage {
-        message: why,
-        hint: cure,
-    })
-}
-
-pub(super) fn refused(cause: Cause) -> anyhow::Error {
-    run::Error::Refused(cause).into()
 }
 
 /// The user's wish to stop explains every failure.

@@ -1,25 +1,19 @@
 //! What the verbs that hold two compilers against each other share: compilers as users name them, their flags, a bar, and where records go. Never compiles.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::time::Duration;
 
-use anyhow::Context;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Usage;
-use crate::format::{Format, Writer};
-use crate::machine::facts::{Facts, Roots};
 use crate::report::identical::Who;
-use crate::run;
 use crate::run::compiler::go::Go;
 use crate::run::compiler::invocation::Limits;
 use crate::run::compiler::saved::{MARK, Shelf};
 use crate::run::compiler::{Compiler, Language};
-use crate::sample::{Cause, Header, Record};
 
 /// A language, on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,7 +47,7 @@ pub(super) fn find(
             Ok(Compiler::Go(Box::new(go)))
         }),
     };
-    found.map_err(usage)
+    Ok(found.map_err(Usage::from)?)
 }
 
 /// A compiler with its flags, as reports tell of it.
@@ -71,26 +65,17 @@ pub(super) fn who(programs: &[(&Path, &str)], version: &str, flags: &[OsString])
     }
 }
 
-/// The words of flags as a shell would divide them; those for both first.
-pub(super) fn words(both: &[String], own: &[String]) -> anyhow::Result<Vec<OsString>> {
-    let mut all = Vec::new();
-    for flags in both.iter().chain(own) {
-        let words = shlex::split(flags)
-            .ok_or_else(|| Usage::new(format!("a quote is not closed in `{flags}`")))?;
-        all.extend(words.into_iter().map(OsString::from));
-    }
-    Ok(all)
+/// The words of flags as a shell would divide them.
+pub(super) fn words(text: &str) -> Result<Vec<OsString>, Usage> {
+    let words = shlex::split(text);
+    let words = words.ok_or_else(|| Usage::new(format!("`{text}` has an open quote")))?;
+    Ok(words.into_iter().map(OsString::from).collect())
 }
 
-pub(super) fn usage(cause: Cause) -> anyhow::Error {
-    anyhow::Error::new(Usage {
-        message: cause.why,
-        hint: cause.cure,
-    })
-}
-
-pub(super) fn refused(cause: Cause) -> anyhow::Error {
-    anyhow::Error::new(run::Error::Refused(cause))
+/// The flags of one side; those for both first.
+pub(super) fn flags(both: &[String], own: &[String]) -> Result<Vec<OsString>, Usage> {
+    let all = both.iter().chain(own).map(|text| words(text));
+    Ok(all.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
 /// A bar on a terminal, nothing elsewhere.
@@ -105,45 +90,4 @@ pub(super) fn progress(quiet: bool, message: &'static str) -> ProgressBar {
     bar.set_message(message);
     bar.enable_steady_tick(Duration::from_millis(250));
     bar
-}
-
-/// Where the records go: made before anything is compiled, for whether it can be written must not
-/// turn out at the end.
-pub(super) struct Outlet {
-    path: PathBuf,
-    file: File,
-}
-
-impl Outlet {
-    pub(super) fn create(path: &Path) -> anyhow::Result<Outlet> {
-        let file =
-            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Outlet {
-            path: path.to_owned(),
-            file,
-        })
-    }
-
-    /// Writes what a report makes of a header, `took` after it all began.
-    pub(super) fn write(
-        &mut self,
-        took: Duration,
-        records: impl FnOnce(Header) -> Vec<Record>,
-    ) -> anyhow::Result<()> {
-        let header = Header {
-            tool: concat!("poise ", env!("CARGO_PKG_VERSION")).to_owned(),
-            started: humantime::format_rfc3339_seconds(SystemTime::now() - took).to_string(),
-            command: std::env::args_os()
-                .map(|word| word.to_string_lossy().into_owned())
-                .collect(),
-            machine: Facts::header(&Roots::default()),
-            ..Header::default()
-        };
-        let mut writer = Writer::new(Format::Jsonl, BufWriter::new(&self.file));
-        for record in records(header) {
-            let written = writer.write(&record);
-            written.with_context(|| format!("cannot write {}", self.path.display()))?;
-        }
-        Ok(())
-    }
 }

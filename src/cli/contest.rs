@@ -12,9 +12,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::hold::Stage;
 use super::options::{OutputOptions, level, share};
+use super::outlet::Outlet;
 use super::parts::{self, Parts};
 use super::recorder::Recorder;
-use super::verdict::Outlet;
 use super::{Usage, verdict};
 use crate::compare::{self, Judge, Judgement, Tables, Trial};
 use crate::machine::Roots;

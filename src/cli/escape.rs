@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 
-use super::compilers::{self, Outlet, find, progress, refused, usage, words};
+use super::compilers::{self, find, progress};
 use super::identity::Identity;
+use super::outlet::Outlet;
 use super::{Stopped, Usage, exit, options};
 use crate::format::pprof;
 use crate::report::escape::{Report, Weighed, annotated};
 use crate::report::text::Style;
+use crate::run;
 use crate::run::build::repository::Repository;
 use crate::run::compiler::cache::Cache;
 use crate::run::compiler::go::Go;
@@ -154,9 +156,10 @@ struct Place {
 impl Arguments {
     fn tell(&self, limits: Limits<'_>) -> anyhow::Result<u8> {
         let began = Instant::now();
-        let mut outlet = self.file.as_deref().map(Outlet::create).transpose()?;
+        let outlet = self.file.as_deref().map(Outlet::create).transpose()?;
         let profile = self.profile.as_deref().map(read_profile).transpose()?;
-        let flags = [&self.old_flags, &self.new_flags].map(|own| words(&self.flags, own));
+        let flags =
+            [&self.old_flags, &self.new_flags].map(|own| compilers::flags(&self.flags, own));
         let [old_flags, new_flags] = flags;
         let flags: [Vec<OsString>; 2] = [old_flags?, new_flags?];
         let old = go(&self.old, limits)?;
@@ -164,7 +167,7 @@ impl Arguments {
         let new = new.transpose()?.unwrap_or_else(|| old.clone());
         let all = [old, new];
         let compilers = if self.is_one() { &all[..1] } else { &all[..] };
-        let cache = Cache::open().map_err(refused)?;
+        let cache = Cache::open().map_err(run::Error::Refused)?;
         if let (Some(doubt), false) = (&cache.doubt, self.quiet) {
             super::remark(&doubt.0);
         }
@@ -184,7 +187,7 @@ impl Arguments {
         let mut benches = Vec::new();
         for (side, compiler) in compilers.iter().enumerate() {
             let bench = Workbench::new(&sources[place_of(side)], compiler, &cache, jobs, limits);
-            benches.push(bench.map_err(refused)?);
+            benches.push(bench.map_err(run::Error::Refused)?);
         }
         let annotated_file = self.find_file(&places, &sources)?;
         let sides: Vec<Side<'_>> = (0..compilers.len())
@@ -250,9 +253,9 @@ impl Arguments {
             rows: self.rows,
             took: began.elapsed(),
         };
-        if let Some(outlet) = &mut outlet {
+        if let Some(outlet) = outlet {
             let is_stopped = limits.interrupt.caught().is_some();
-            outlet.write(report.took, |header| report.records(header, is_stopped))?;
+            outlet.record(report.took, |header| report.records(header, is_stopped))?;
         }
         self.show(&report, annotated_file.as_ref().map(|(_, name)| &**name))
     }
@@ -337,7 +340,7 @@ impl Arguments {
             cache,
             limits,
         );
-        let source = source.map_err(refused)?;
+        let source = source.map_err(run::Error::Refused)?;
         if let Some(missing) = source.wanted().find(|package| !package.directory.is_dir()) {
             let why = missing.error.clone();
             let message = why.unwrap_or_else(|| format!("no package is called {}", missing.path));
@@ -444,7 +447,7 @@ fn place(named: &str, usual: Option<&Go>, limits: Limits<'_>) -> anyhow::Result<
     if path.join("bin/go").is_file() {
         return Ok(Place {
             named: named.to_owned(),
-            go: Go::in_root(path, limits).map_err(usage)?,
+            go: Go::in_root(path, limits).map_err(Usage::from)?,
             directory: None,
             checkout: None,
         });
@@ -470,12 +473,12 @@ fn place(named: &str, usual: Option<&Go>, limits: Limits<'_>) -> anyhow::Result<
     let commit = repository.commit(named, limits);
     let commit = commit.map_err(|cause| mistaken(cause.to_string()))?;
     let prefix = repository.ask(&["rev-parse", "--show-prefix"], limits);
-    let prefix = prefix.map_err(refused)?;
-    let checkout = Scratch::new().map_err(refused)?;
+    let prefix = prefix.map_err(run::Error::Refused)?;
+    let checkout = Scratch::new().map_err(run::Error::Refused)?;
     let tree = checkout.path().join("tree");
     repository
         .check_out(&commit, &tree, limits)
-        .map_err(refused)?;
+        .map_err(run::Error::Refused)?;
     let short = commit.id.get(..12).unwrap_or(&commit.id);
     Ok(Place {
         named: format!("{short} {}", commit.subject),

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 
-use super::compilers::{self, Lang, Outlet, find, progress, refused, usage, words};
+use super::compilers::{self, Lang, find, flags, progress};
 use super::identity::Identity;
+use super::outlet::Outlet;
 use super::{Stopped, Usage, exit, options};
 use crate::report::identical::{Report, Who};
 use crate::report::text::Style;
+use crate::run;
 use crate::run::compiler::cache::Cache;
 use crate::run::compiler::go::Go;
 use crate::run::compiler::invocation::Limits;
@@ -142,7 +144,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         timeout: arguments.timeout,
         interrupt: &interrupt,
     };
-    let shelf = || Shelf::usual().map_err(refused);
+    let shelf = || Shelf::usual().map_err(run::Error::Refused);
     if arguments.saved {
         super::print(&listed(&shelf()?))?;
         return Ok(0);
@@ -164,14 +166,14 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
 /// The named compilers, and the words by which they are told.
 fn compare(arguments: &Arguments, limits: Limits<'_>) -> anyhow::Result<u8> {
     let named = [&arguments.old, &arguments.new].map(|one| one.as_deref().unwrap_or_default());
-    let mut outlet = arguments.file.as_deref().map(Outlet::create).transpose()?;
+    let outlet = arguments.file.as_deref().map(Outlet::create).transpose()?;
     let language = arguments.lang.map(Language::from);
     let [old, new] = [
         find(named[0], language, limits)?,
         find(named[1], language, limits)?,
     ];
     let flags =
-        [&arguments.old_flags, &arguments.new_flags].map(|own| words(&arguments.flags, own));
+        [&arguments.old_flags, &arguments.new_flags].map(|own| flags(&arguments.flags, own));
     let [old_flags, new_flags] = flags;
     let job = Job {
         arguments,
@@ -182,7 +184,7 @@ fn compare(arguments: &Arguments, limits: Limits<'_>) -> anyhow::Result<u8> {
     let compilers = [(&old, &job.flags[0]), (&new, &job.flags[1])]
         .map(|(one, flags)| compilers::who(&one.programs(), one.version(), flags));
     match (&old, &new) {
-        (Compiler::Go(old), Compiler::Go(new)) => job.packages([old, new], compilers, &mut outlet),
+        (Compiler::Go(old), Compiler::Go(new)) => job.packages([old, new], compilers, outlet),
         (Compiler::Go(_), _) | (_, Compiler::Go(_)) => {
             let message = "one compiler is Go's and the other is not: nothing that both compile";
             Err(Usage::new(message).into())
@@ -190,7 +192,7 @@ fn compare(arguments: &Arguments, limits: Limits<'_>) -> anyhow::Result<u8> {
         (
             Compiler::C(old) | Compiler::Rustc(old) | Compiler::Defined(old),
             Compiler::C(new) | Compiler::Rustc(new) | Compiler::Defined(new),
-        ) => job.files([old, new], compilers, &mut outlet),
+        ) => job.files([old, new], compilers, outlet),
     }
 }
 
@@ -207,11 +209,11 @@ impl Job<'_> {
         &self,
         compilers: [&Go; 2],
         who: [Who; 2],
-        outlet: &mut Option<Outlet>,
+        outlet: Option<Outlet>,
     ) -> anyhow::Result<u8> {
         let began = Instant::now();
         let home = match &self.arguments.source {
-            Some(root) => Some(Go::in_root(root, self.limits).map_err(usage)?),
+            Some(root) => Some(Go::in_root(root, self.limits).map_err(Usage::from)?),
             None => compilers
                 .into_iter()
                 .find(|go| go.toolchain.is_some())
@@ -221,7 +223,7 @@ impl Job<'_> {
             message: "both compilers stand alone, without packages to compile".to_owned(),
             hint: Some("name the GOROOT whose packages shall be compiled with --source".to_owned()),
         })?;
-        let cache = Cache::open().map_err(refused)?;
+        let cache = Cache::open().map_err(run::Error::Refused)?;
         if let (Some(doubt), false) = (&cache.doubt, self.arguments.quiet) {
             super::remark(&doubt.0);
         }
@@ -239,7 +241,8 @@ impl Job<'_> {
             timeout: self.limits.timeout.max(Duration::from_secs(3600)),
             ..self.limits
         };
-        let source = Source::list(&home, patterns, None, &cache, all_of_them).map_err(refused)?;
+        let source = Source::list(&home, patterns, None, &cache, all_of_them)
+            .map_err(run::Error::Refused)?;
         if let Some(missing) = source.wanted().find(|package| !package.directory.is_dir()) {
             let why = missing.error.clone();
             let message = why.unwrap_or_else(|| format!("no package is called {}", missing.path));
@@ -247,9 +250,12 @@ impl Job<'_> {
         }
         let bench = |go| Workbench::new(&source, go, &cache, self.jobs, self.limits);
         let [old, new] = [bench(compilers[0]), bench(compilers[1])];
-        let benches = [old.map_err(refused)?, new.map_err(refused)?];
+        let benches = [
+            old.map_err(run::Error::Refused)?,
+            new.map_err(run::Error::Refused)?,
+        ];
         progress.finish_and_clear();
-        let root = home.toolchain().map_err(usage)?;
+        let root = home.toolchain().map_err(Usage::from)?;
         let mut notes = vec![format!(
             "source for both: {} of {}",
             root.root.display(),
@@ -269,7 +275,7 @@ impl Job<'_> {
         &self,
         templates: [&Template; 2],
         who: [Who; 2],
-        outlet: &mut Option<Outlet>,
+        outlet: Option<Outlet>,
     ) -> anyhow::Result<u8> {
         let files: Vec<&Path> = self.arguments.inputs.iter().map(Path::new).collect();
         if files.is_empty() {
@@ -296,7 +302,7 @@ impl Job<'_> {
         tools: [Tool<'_>; 2],
         inputs: &[Input<'_>],
         (compilers, notes, began): ([Who; 2], Vec<String>, Instant),
-        outlet: &mut Option<Outlet>,
+        outlet: Option<Outlet>,
     ) -> anyhow::Result<u8> {
         let rules: &[Rule] = if self.arguments.strict {
             &[]
@@ -340,7 +346,7 @@ impl Job<'_> {
             took: began.elapsed(),
         };
         if let Some(outlet) = outlet {
-            outlet.write(report.took, |header| report.records(header))?;
+            outlet.record(report.took, |header| report.records(header))?;
         }
         let verdict = Verdict::of(&results);
         if self.arguments.json {
@@ -386,8 +392,8 @@ fn save(shelf: &Shelf, name: &str, inputs: &[String], limits: Limits<'_>) -> any
         message: "of which GOROOT shall the compiler be saved?".to_owned(),
         hint: Some(format!("poise identical --save {name} GOROOT")),
     })?;
-    let compiler = Compiler::find(&root.to_string_lossy(), None, limits).map_err(usage)?;
-    let saved = shelf.save(name, &compiler).map_err(usage)?;
+    let compiler = Compiler::find(&root.to_string_lossy(), None, limits).map_err(Usage::from)?;
+    let saved = shelf.save(name, &compiler).map_err(Usage::from)?;
     let files: Vec<_> = saved.files.iter().map(|file| &*file.name).collect();
     super::print(&format!(
         "saved {} of {} as {MARK}{name} in {}\n",
@@ -403,8 +409,10 @@ fn restore(shelf: &Shelf, name: &str, inputs: &[String], limits: Limits<'_>) -> 
     let to = to
         .map(|root| Go::in_root(&root, limits))
         .transpose()
-        .map_err(usage)?;
-    let restored = shelf.restore(name, to.as_ref()).map_err(refused)?;
+        .map_err(Usage::from)?;
+    let restored = shelf
+        .restore(name, to.as_ref())
+        .map_err(run::Error::Refused)?;
     for file in restored {
         super::print(&format!("restored {}\n", file.display()))?;
     }

@@ -19,6 +19,7 @@ mod hold;
 mod identical;
 mod identity;
 mod options;
+mod outlet;
 mod parts;
 mod recorder;
 mod stat;
@@ -38,6 +39,7 @@ use nix::sys::signal::Signal;
 
 use crate::machine::hold::keeper;
 use crate::machine::hold::lock::Refusal;
+use crate::sample::Cause;
 use crate::{perf, run, sys};
 
 /// Ways to end that are not success, beside the exit codes of measured commands.
@@ -181,6 +183,16 @@ impl Usage {
         Usage {
             message: message.into(),
             hint: None,
+        }
+    }
+}
+
+/// What the user named is not there, or is not what it should be.
+impl From<Cause> for Usage {
+    fn from(cause: Cause) -> Usage {
+        Usage {
+            message: cause.why,
+            hint: cause.cure,
         }
     }
 }

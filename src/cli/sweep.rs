@@ -10,11 +10,12 @@ use clap::{Args, ValueEnum};
 
 mod attribution;
 
-use super::compile::{mistaken, or_stopped, refused, words};
+use super::compile::or_stopped;
+use super::compilers::words;
 use super::hold::{MeasureOptions, Stage};
 use super::options::{self, Bound, ChildOptions, EventOptions, OutputOptions, level};
+use super::outlet::Outlet;
 use super::recorder::Recorder;
-use super::verdict::Outlet;
 use super::{Usage, stat};
 use crate::compare::{self, Trial};
 use crate::machine::Roots;
@@ -206,7 +207,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     };
     let outlet = arguments.verdict.as_deref().map(Outlet::create);
     let outlet = outlet.transpose()?;
-    let scratch = Scratch::new().map_err(refused)?;
+    let scratch = Scratch::new().map_err(run::Error::Refused)?;
     let swept = match &arguments.param {
         Some((key, values)) => arguments.commands(key, values),
         None => arguments.go_heap(&scratch, limits),
@@ -390,7 +391,7 @@ impl Arguments {
     fn go_heap(&self, scratch: &Scratch, limits: Limits<'_>) -> anyhow::Result<Swept> {
         let named = self.compiler.as_deref().unwrap_or_default();
         let Compiler::Go(go) =
-            Compiler::find(named, Some(Language::Go), limits).map_err(mistaken)?
+            Compiler::find(named, Some(Language::Go), limits).map_err(Usage::from)?
         else {
             bail!("{named} is no Go compiler");
         };
@@ -407,7 +408,7 @@ impl Arguments {
             (None, true) => Way::Gcstart,
             (None, false) => Way::C,
         };
-        let cache = Cache::open().map_err(refused)?;
+        let cache = Cache::open().map_err(run::Error::Refused)?;
         let source = Source::list(
             &go,
             std::slice::from_ref(&self.package),
@@ -415,13 +416,13 @@ impl Arguments {
             &cache,
             limits,
         )
-        .map_err(refused)?;
-        let bench =
-            Workbench::new(&source, &go, &cache, parallel::cpus(), limits).map_err(refused)?;
+        .map_err(run::Error::Refused)?;
+        let bench = Workbench::new(&source, &go, &cache, parallel::cpus(), limits)
+            .map_err(run::Error::Refused)?;
         let (Some(package), None) = (source.wanted().next(), source.wanted().nth(1)) else {
             return Err(Usage::new(format!("{} is not one package", self.package)).into());
         };
-        let flags = words(&self.flags, "--flags")?;
+        let flags = words(&self.flags)?;
         let values = match self.values.is_empty() {
             true => way.values().map(str::to_owned).into(),
             false => self.values.clone(),
@@ -434,7 +435,7 @@ impl Arguments {
                 let flags = [&flags[..], &way.flags(value), more].concat();
                 let mut job = bench
                     .job(package, &flags, &output, limits)
-                    .map_err(refused)?;
+                    .map_err(run::Error::Refused)?;
                 if way == Way::Gogc {
                     set(&mut job.invocation.environment, "GOGC", value);
                 }
@@ -524,7 +525,7 @@ fn knows_gcstart(go: &Go, limits: Limits<'_>) -> anyhow::Result<bool> {
         arguments: vec!["-d=help".into()],
         ..Invocation::default()
     };
-    let said = asked.run(limits).map_err(refused)?.text();
+    let said = asked.run(limits).map_err(run::Error::Refused)?.text();
     Ok(said
         .lines()
         .any(|line| line.split_whitespace().next() == Some("gcstart")))

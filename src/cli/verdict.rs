@@ -1,10 +1,5 @@
 //! What verdicts mean to whoever runs us: an exit code, and a file for machines. Never judges.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-
-use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::exit;
@@ -42,31 +37,6 @@ pub(super) fn annotation(gate: Gate, message: &str) -> String {
         .replace('\r', "%0D")
         .replace('\n', "%0A");
     format!("::{kind}::{escaped}\n")
-}
-
-/// A file that verdicts go to. It is made before anything is measured: whether it can be written
-/// must not turn out at the end, and what an earlier run has left must not be taken for this one's.
-pub(super) struct Outlet {
-    path: PathBuf,
-    file: File,
-}
-
-impl Outlet {
-    /// Makes the file at `path`, empty.
-    pub(super) fn create(path: &Path) -> anyhow::Result<Outlet> {
-        let file =
-            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Outlet {
-            path: path.to_owned(),
-            file,
-        })
-    }
-
-    /// Writes all that there is to say.
-    pub(super) fn write(mut self, text: &str) -> anyhow::Result<()> {
-        let written = self.file.write_all(text.as_bytes());
-        written.with_context(|| format!("cannot write {}", self.path.display()))
-    }
 }
 
 /// The verdicts of all `tables`.

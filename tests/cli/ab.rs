@@ -87,8 +87,9 @@ fn a_clear_change_is_found_and_gated() {
 
 #[test]
 fn what_is_not_decided_says_so() {
-    let ran = compared("--gate --max-runs 6", &[FAST, SLOW]).exits(4);
-    ran.shows(&["inconclusive"]);
+    let ran = compared("--gate --max-runs 6", &[FAST, SLOW])
+        .exits(4)
+        .shows(&["inconclusive"]);
     // The first look; more, where other work comes between.
     let (_, rest) = ran.stdout.split_once("a decision takes about ").unwrap();
     let pairs: u32 = rest.split(' ').next().unwrap().parse().unwrap();

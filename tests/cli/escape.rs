@@ -413,7 +413,7 @@ fn what_is_asked_wrongly_is_refused() {
         &["--annotate", "shapes_test.go"],
         &["shapes_test.go is in none of the packages", "tests"],
     );
-    refused(&["--old-flags='"], &["a quote is not closed"]);
+    refused(&["--old-flags='"], &["open quote"]);
     refused(&["--source", "/no/where"], &["/no/where is no directory"]);
     let ran = finish(escape(at, &["--old", &root]).env("XDG_CACHE_HOME", "/dev/null"));
     ran.exits(0)

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hold::{MeasureOptions, Stage};
 use super::options::{self, Bound, ChildOptions, EventOptions};
-use super::verdict::Outlet;
+use super::outlet::Outlet;
 use super::{Cli, Usage, Verb, exit, remark};
 use crate::bisect::history::{self, Line, Wanted};
 use crate::bisect::{Order, Outcome, Settings};
@@ -27,7 +27,7 @@ use crate::run::build::repository::Repository;
 use crate::run::compiler::cache::data_home;
 use crate::run::compiler::invocation::Limits;
 use crate::run::interrupt::Interrupt;
-use crate::sample::{Cause, UnitMeta};
+use crate::sample::UnitMeta;
 use crate::stats::sequential::Rule;
 use crate::unit::{Assume, Unit};
 use session::{Ended, Session};
@@ -292,10 +292,12 @@ fn run(
         timeout: arguments.build_timeout,
         interrupt: &interrupt,
     };
-    let repository = Repository::open(&arguments.repository, limits).map_err(usage)?;
+    let repository = Repository::open(&arguments.repository, limits).map_err(Usage::from)?;
     let line = match &plan {
-        None => Line::read(&repository, &wanted, limits).map_err(usage)?,
-        Some(plan) => Line::again(&repository, &plan.commits, limits).map_err(refused)?,
+        None => Line::read(&repository, &wanted, limits).map_err(Usage::from)?,
+        Some(plan) => {
+            Line::again(&repository, &plan.commits, limits).map_err(run::Error::Refused)?
+        }
     };
     let seed = plan
         .as_ref()
@@ -324,7 +326,7 @@ fn run(
 
     let skipped = line
         .skipped(&repository, &arguments.skip, limits)
-        .map_err(usage)?;
+        .map_err(Usage::from)?;
     let setting = session::Setting {
         arguments: &arguments,
         repository: &repository,
@@ -354,7 +356,7 @@ fn run(
             };
             let skipped = inner
                 .skipped(&repository, &arguments.skip, limits)
-                .map_err(usage)?;
+                .map_err(Usage::from)?;
             let directory = directory.join(format!("merge-{}", merge.short()));
             fs::create_dir_all(&directory)
                 .with_context(|| format!("cannot write {}", directory.display()))?;
@@ -453,17 +455,6 @@ impl Arguments {
     }
 }
 
-fn usage(cause: Cause) -> Usage {
-    Usage {
-        message: cause.why,
-        hint: cause.cure,
-    }
-}
-
-fn refused(cause: Cause) -> anyhow::Error {
-    anyhow::Error::new(run::Error::Refused(cause))
-}
-
 fn read_plan(directory: &Path) -> anyhow::Result<Plan> {
     let path = directory.join(PLAN);
     let file = File::open(&path)
@@ -487,5 +478,6 @@ fn write_plan(directory: &Path, plan: &Plan) -> anyhow::Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot write {}", directory.display()))?;
     let text = serde_json::to_string_pretty(plan)?;
-    crate::run::compiler::cache::write(&path, text.as_bytes()).map_err(refused)
+    crate::run::compiler::cache::write(&path, text.as_bytes()).map_err(run::Error::Refused)?;
+    Ok(())
 }

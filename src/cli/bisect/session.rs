@@ -22,7 +22,7 @@ use super::super::options::{self, OutputOptions};
 use super::super::recorder::Recorder;
 use super::live::Live;
 use super::report::{Knowledge, Report};
-use super::{Arguments, LOG, refused, usage};
+use super::{Arguments, LOG};
 use crate::bisect::history::{About, Line};
 use crate::bisect::record::{AGAINST, ALONE, BUILD, Decoder, FROM, OUTPUT};
 use crate::bisect::{Bisection, Event, Finding, Outcome, Settings, Step};
@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
                         ),
                         false => cause,
                     };
-                    usage(cause)
+                    Usage::from(cause)
                 })?,
         };
         let places = line.commits.iter().zip(0..);
@@ -201,7 +201,7 @@ impl<'a> Session<'a> {
         let output = OutputOptions::log(log.clone(), arguments.quiet);
         let cpus = setting.stage.surroundings.cpus.as_ref();
         let mut session = Session {
-            builds: Builds::usual().map_err(refused)?,
+            builds: Builds::usual().map_err(run::Error::Refused)?,
             tick_sec: options::tick_sec(cpus),
             noise: Noise::watch(&ROOTS, cpus),
             recorder: Recorder::open(&output)?,

@@ -9,9 +9,10 @@ use anyhow::bail;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::proof::{self, Proof, Side};
-use super::{Arguments, Variant, mistaken, refused, template};
+use super::{Arguments, Variant, template};
 use crate::cli::Usage;
 use crate::cli::options::OutputOptions;
+use crate::run;
 use crate::run::compilation::{Again, Jobs, suite};
 use crate::run::compiler::cache::Cache;
 use crate::run::compiler::go::Go;
@@ -53,7 +54,7 @@ impl Preparation<'_> {
     /// Packages of one Go source.
     pub(super) fn go(&self, first: &Go) -> anyhow::Result<Prepared> {
         let of_source = match &self.arguments.source {
-            Some(root) => Some(Go::in_root(root, self.limits).map_err(mistaken)?),
+            Some(root) => Some(Go::in_root(root, self.limits).map_err(Usage::from)?),
             None => None,
         };
         let of_source = of_source.as_ref().unwrap_or(first);
@@ -61,15 +62,15 @@ impl Preparation<'_> {
         let patterns: Vec<String> = packages.iter().map(|input| input.what.clone()).collect();
         self.progress
             .set_message("listing the packages, and building what they import");
-        let source =
-            Source::list(of_source, &patterns, None, self.cache, self.limits).map_err(refused)?;
+        let source = Source::list(of_source, &patterns, None, self.cache, self.limits)
+            .map_err(run::Error::Refused)?;
         let mut benches = Vec::new();
         for variant in self.variants {
             let Compiler::Go(go) = &variant.compiler else {
                 bail!("{} is no Go compiler", variant.name);
             };
             let bench = Workbench::new(&source, go, self.cache, parallel::cpus(), self.limits);
-            let bench = bench.map_err(refused)?;
+            let bench = bench.map_err(run::Error::Refused)?;
             if let Some(why) = bench.own_exports_because() {
                 remarks.push(Warning(format!(
                     "{} imports export data of its own, of the same source: {why}",

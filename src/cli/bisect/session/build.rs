@@ -6,9 +6,9 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::super::refused;
 use super::{BENCH, Made, Session};
 use crate::bisect::record::BUILD;
+use crate::run;
 use crate::run::build::{Allowance, Build, Recipe};
 use crate::run::compiler::invocation::{Invocation, Limits};
 use crate::run::compiler::parallel;
@@ -51,7 +51,7 @@ impl Session<'_> {
             return Ok(Made::Stopped(signal));
         }
         for (&place, (built, took)) in places.iter().zip(results) {
-            let mut build = built.map_err(refused)?;
+            let mut build = built.map_err(run::Error::Refused)?;
             let mut failure = build.about.failure.take();
             let said = build.last_words(5).join("\n");
             if failure.is_none() {
@@ -120,7 +120,7 @@ impl Session<'_> {
             ..Invocation::default()
         }
         .run(limits)
-        .map_err(refused)?;
+        .map_err(run::Error::Refused)?;
         Ok(ended.failure().map(|why| {
             let said = ended.first_line().unwrap_or_default();
             format!("go test -c: {why}: {said}")
