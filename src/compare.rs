@@ -503,6 +503,7 @@ pub fn hardly_varies(unit: &Unit) -> bool {
             "allocs",
             "B",
             "object-bytes",
+            "exe-bytes",
             "export-bytes",
             "text-bytes",
             "data-bytes",

@@ -63,7 +63,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "GOROOT")]
     source: Option<PathBuf>,
 
-    /// Only the benchmarks that this matches, such as 'Template|XML'.
+    /// Only the benchmarks that this matches, such as 'Template|XML' or LinkCompiler.
     #[arg(long, value_name = "PATTERN")]
     run: Option<String>,
 
@@ -131,6 +131,8 @@ allocations and garbage collections, for that would disturb the measurement. Whe
 the export data of the source's toolchain, it first makes its own from the same source. All other compilers make \
 one object of each of FILES.
 
+With --run, what compilebench links and builds can be had as well: LinkCompiler, LinkWithoutDebugCompiler, ExternalLinkCompiler, HelloSize and CmdGoSize link one program of the source, built before by the variant's own toolchain and flags, without cgo; the linker tells its phases, and its second run counts allocations. StdCmd builds the standard library and all commands, which takes minutes a run. For them a variant must be a whole toolchain, and one of the source's release, for it has to build the source's runtime. With --prove they are made twice and compared as files.
+
 What is compared stands side by side: in every round each benchmark is compiled by all variants, one after the \
 other, in an order drawn from the seed. A benchmark is run no further once all its units that decide are decided \
 (--by, and --max-runs). All these comparisons are one family.
@@ -141,7 +143,7 @@ go command's cache do not matter, but GOOS, GOARCH and GOEXPERIMENT do.
 
 How far to trust the units, from the most to the least: allocs/op and B/op are counted by the compiler's runtime, \
 and depend on the machine by the scheduling of its threads alone (with --flags=-c=1 less so); GC-cycles/op follow from them. \
-object-bytes, export-bytes and text-bytes are read from what it wrote. instructions:u/op are counted by the CPU and \
+object-bytes, exe-bytes, export-bytes and text-bytes are read from what it wrote. instructions:u/op are counted by the CPU and \
 hardly vary. Page faults and peak RSS depend on the kernel as well. Times depend on all that the machine does: hold it.
 
 With --gate the exit code is 0 when all that decides improved or is equivalent, 3 when something regressed beyond the \
@@ -152,6 +154,8 @@ margin, 4 when something is undecided. Records that are kept with -o are read by
 struct Variant {
     name: String,
     compiler: Compiler,
+    /// The linker of a Go toolchain, and its hash.
+    linker: Option<(PathBuf, String)>,
     /// Flags of its own, and those of all.
     flags: Vec<OsString>,
 }
@@ -282,6 +286,7 @@ impl Arguments {
             variants.push(Variant {
                 name: name.clone(),
                 flags: flags.collect(),
+                linker: linker(&compiler),
                 compiler,
             });
         }
@@ -312,6 +317,15 @@ fn is_goroot(named: &str) -> bool {
         || path
             .file_name()
             .is_some_and(|name| name == "compile" || name == "go")
+}
+
+fn linker(compiler: &Compiler) -> Option<(PathBuf, String)> {
+    let Compiler::Go(go) = compiler else {
+        return None;
+    };
+    let file = go.toolchain.as_ref()?.tools.join("link");
+    let sha256 = cache::sha256(&file).ok()?;
+    Some((file, sha256))
 }
 
 fn template(variant: &Variant) -> Option<&Template> {
@@ -361,20 +375,34 @@ fn same_compiler(variants: &[Variant]) -> Vec<Warning> {
         let twin = variants[..at]
             .iter()
             .find(|other| command(other) == command(variant))?;
+        let hashes = [twin, variant].map(|one| one.linker.as_ref().map(|(_, sha256)| sha256));
         Some(Warning(format!(
-            "{} and {} are the same compiler, to the byte, with the same flags",
-            twin.name, variant.name
+            "{} and {} are the same compiler, to the byte, with the same flags{}",
+            twin.name,
+            variant.name,
+            match hashes {
+                [Some(one), Some(other)] if one != other => "; their linkers differ",
+                _ => "",
+            }
         )))
     };
     variants.iter().enumerate().filter_map(twin).collect()
 }
 
-/// An error when a compiler is no longer what it was.
+/// An error when a compiler or linker is no longer what it was.
 fn unchanged(variants: &[Variant]) -> Result<(), run::Error> {
     for variant in variants {
         let is_same =
-            |(path, hash): &(&Path, &str)| cache::sha256(path).ok().as_deref() == Some(hash);
-        if !variant.compiler.programs().iter().all(is_same) {
+            |(path, hash): (&Path, &str)| cache::sha256(path).ok().as_deref() == Some(hash);
+        let linker = variant.linker.iter();
+        let linker = linker.map(|(path, sha256)| (&**path, &**sha256));
+        if !variant
+            .compiler
+            .programs()
+            .into_iter()
+            .chain(linker)
+            .all(is_same)
+        {
             let name = &variant.name;
             let text = format!("the compiler of {name} has changed while it was measured");
             return Err(run::Error::Prepare(text));

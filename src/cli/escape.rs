@@ -328,15 +328,11 @@ impl Arguments {
             ([], Some(file)) => vec![directory_of(file)],
             (named, _) => named.to_vec(),
         };
-        // That is many compilations.
-        let limits = Limits {
-            timeout: limits.timeout.max(Duration::from_secs(3600)),
-            ..limits
-        };
         let source = Source::list(
             &place.go,
             &patterns,
             place.directory.as_deref(),
+            &[],
             cache,
             limits,
         );

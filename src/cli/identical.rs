@@ -236,12 +236,7 @@ impl Job<'_> {
             self.arguments.quiet,
             "export data, which later runs find in the cache",
         );
-        // That is many compilations.
-        let all_of_them = Limits {
-            timeout: self.limits.timeout.max(Duration::from_secs(3600)),
-            ..self.limits
-        };
-        let source = Source::list(&home, patterns, None, &cache, all_of_them)
+        let source = Source::list(&home, patterns, None, &[], &cache, self.limits)
             .map_err(run::Error::Refused)?;
         if let Some(missing) = source.wanted().find(|package| !package.directory.is_dir()) {
             let why = missing.error.clone();

@@ -413,6 +413,7 @@ impl Arguments {
             &go,
             std::slice::from_ref(&self.package),
             None,
+            &[],
             &cache,
             limits,
         )

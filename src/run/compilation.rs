@@ -1,6 +1,6 @@
 //! The workload that is a compilation: measured as a command, then repeated uncounted for what would disturb the measurement; sizes and phases from what it left. Never judges its output.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,10 +31,19 @@ pub struct Jobs {
     pub measured: Invocation,
     /// What it makes, if that has a size that matters.
     pub output: Option<PathBuf>,
-    /// The file in which it leaves the times of its phases, as Go's compiler does with `-bench`.
-    pub phases: Option<PathBuf>,
+    /// Where it leaves the times of its phases.
+    pub phases: Option<Phases>,
     /// How it is repeated.
     pub again: Option<Again>,
+}
+
+/// The file with the times of a compilation's phases, as benchmarks in the Go format.
+#[derive(Clone, Debug)]
+pub enum Phases {
+    /// It writes the file itself, as Go's compiler does with `-bench`.
+    Written(PathBuf),
+    /// It prints them, as Go's linker does with `-benchmark=cpu`.
+    Printed(PathBuf),
 }
 
 /// A second compilation of the same, for what would disturb the first.
@@ -96,12 +105,12 @@ impl<'p> Compilation<'p> {
         conditions: &Conditions,
         plan: &'p Plan,
     ) -> Result<Compilation<'p>, Error> {
-        let command = |invocation: &Invocation| {
+        let command = |invocation: &Invocation, output| {
             let program = invocation.program.clone().into_os_string();
             let arguments = invocation.arguments.iter().cloned();
             let options = command::Options {
                 argv: std::iter::once(program).chain(arguments).collect(),
-                output: Output::Null,
+                output,
                 prepare: None,
                 timeout: Some(conditions.timeout),
                 interval: None,
@@ -119,14 +128,19 @@ impl<'p> Compilation<'p> {
             }
             Some(Again::Traced(again)) => Some(Repeated::Logged(again, Log::Collections)),
             Some(Again::Profiled(again, profile)) => Some(Repeated::Profiled {
-                command: Box::new(command(&again)?),
+                command: Box::new(command(&again, Output::Null)?),
                 profile,
             }),
         };
+        let (phases, printed) = match jobs.phases {
+            None => (None, Output::Null),
+            Some(Phases::Written(file)) => (Some(file), Output::Null),
+            Some(Phases::Printed(file)) => (Some(file.clone()), Output::File(file)),
+        };
         Ok(Compilation {
-            measured: command(&jobs.measured)?,
+            measured: command(&jobs.measured, printed)?,
             output: jobs.output,
-            phases: jobs.phases,
+            phases,
             again,
             timeout: conditions.timeout,
             affinity: conditions.surroundings.affinity()?,
@@ -202,10 +216,9 @@ impl Workload for Compilation<'_> {
         partly: &mut dyn FnMut(Observed) -> io::Result<()>,
     ) -> Result<Outcome, Error> {
         // What an earlier run has left is not to be taken for this one's.
-        self.output
-            .iter()
-            .chain(&self.phases)
-            .for_each(|file| forget(file));
+        self.output.iter().for_each(|file| forget(file));
+        // Emptied only: what it prints goes to the file that was open all along.
+        self.phases.iter().for_each(|file| drop(File::create(file)));
         let mut observed = match self.measured.observe(turn, interrupt, &mut |_| Ok(()))? {
             Outcome::Observed(observed) => observed,
             other => return Ok(other),
@@ -282,15 +295,20 @@ fn tell(
     Ok(())
 }
 
-/// The phases in what Go's compiler leaves with `-bench`, without their sums:
-/// `BenchmarkCompile:encoding/xml:fe:parse   1   120249556 ns/op   8.73 % …`.
+/// The phases in what Go's compiler and linker leave, without their sums:
+/// `BenchmarkCompile:encoding/xml:fe:parse   1   120249556 ns/op   8.73 % …` and
+/// `BenchmarkPclntab 1 60929871 ns/op …`.
 fn phases_of_go(text: &str) -> Vec<(String, f64)> {
     let phase = |line: &str| {
-        let mut words = line.strip_prefix("BenchmarkCompile:")?.split_whitespace();
-        // Behind the package's path, which has no colon.
-        let (_, name) = words.next()?.split_once(':')?;
+        let mut words = line.strip_prefix("Benchmark")?.split_whitespace();
+        let name = words.next()?;
+        let name = match name.strip_prefix("Compile:") {
+            // Behind the package's path, which has no colon.
+            Some(name) => name.split_once(':')?.1,
+            None => name,
+        };
         let (_, ns) = (words.next()?, words.next()?.parse::<f64>().ok()?);
-        let is_sum = name == "total" || name.ends_with("subtotal");
+        let is_sum = ["total", "TotalTime"].contains(&name) || name.ends_with("subtotal");
         (words.next()? == "ns/op" && !is_sum).then(|| (name.to_owned(), ns / 1e9))
     };
     summed(text.lines().filter_map(phase))
@@ -379,11 +397,14 @@ mod tests {
             BenchmarkCompile:encoding/xml:fe:subtotal  1  497004297 ns/op     30.68 %\n\
             BenchmarkCompile:encoding/xml:unaccounted  1       1000 ns/op      0.00 %\n\
             BenchmarkCompile:encoding/xml:total        1 1620068085 ns/op    100.00 %\n\
-            BenchmarkCompile:cut off\n";
+            BenchmarkCompile:cut off\n\
+            BenchmarkPclntab 1 2000 ns/op\t8581240 B/op\t47364 allocs/op\t40475280 heap-B\n\
+            BenchmarkTotalTime 1 680300667 ns/op\n";
         let want = [
             ("fe:init", 1143181e-9),
             ("fe:parse", 286603769e-9),
             ("unaccounted", 1e-6),
+            ("Pclntab", 2e-6),
         ];
         let want = want.map(|(name, sec): (&str, f64)| (name.to_owned(), sec));
         let got = phases_of_go(text);

@@ -1,7 +1,8 @@
 //! Compilers side by side: real Go toolchains and gcc where there are any, and compilers that crash, hang and lie.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -179,7 +180,7 @@ fn nothing_is_improved_without_proof() {
         "sec/op",
         0,
         "improved",
-        "proven identical, compiled twice a side: 1 of 1",
+        "proven identical, made twice a side: 1 of 1",
     );
     check(
         "other",
@@ -387,20 +388,149 @@ fn a_go_compiler_that_cannot_compile_is_told_and_benchmarks_have_names() {
         Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-cache"),
     );
     finish(&mut command).refuses(1, &["broken cannot compile errors", "killed by SIGSEGV"]);
-    let check = |pattern: &str, all: &[&str]| {
+    let check = |pattern: &str, code: i32, all: &[&str]| {
         let options = ["--run", pattern];
-        finish(&mut compile(directory.path(), &variants, &options)).refuses(2, all);
+        finish(&mut compile(directory.path(), &variants, &options)).refuses(code, all);
     };
     check(
-        "^Link",
+        "Hello",
+        1,
         &[
-            "not to be had: LinkCompiler: it measures the linker",
-            "there are Template",
+            "good cannot link HelloSize: there is no",
+            "released toolchains do not have their tests",
         ],
     );
-    check("Nonsense", &["--run matches no benchmark"]);
+    check(
+        "Nonsense",
+        2,
+        &["--run matches no benchmark", "Template", "LinkCompiler"],
+    );
     let alone = ["a=./compile", "b=./compile"];
     finish(&mut compile(directory.path(), &alone, &["errors"])).says(&["--source"]);
+}
+
+/// A GOROOT in `directory` that borrows all from another, but for these tools, which are scripts; and
+/// it has the program that HelloSize links.
+fn borrowed(real: &Path, directory: &Path, scripts: &[(&str, String)]) {
+    let tools = fs::read_dir(real.join("pkg/tool")).unwrap().next();
+    let tools = tools.unwrap().unwrap().path();
+    let own = directory.join("pkg/tool").join(tools.file_name().unwrap());
+    for made in [&own, &directory.join("bin"), &directory.join("test")] {
+        fs::create_dir_all(made).unwrap();
+    }
+    for part in ["src", "lib", "pkg/include"] {
+        symlink(real.join(part), directory.join(part)).unwrap();
+    }
+    let hello = "package main\n\nfunc main() { print(\"hello, world\\n\") }\n";
+    fs::write(directory.join("test/helloworld.go"), hello).unwrap();
+    let tools = fs::read_dir(tools)
+        .unwrap()
+        .map(|tool| tool.unwrap().path());
+    for tool in tools.chain([real.join("bin/go")]) {
+        let name = tool.file_name().unwrap().to_str().unwrap();
+        let place = if name == "go" { "bin".as_ref() } else { &*own };
+        let link = directory.join(place).join(name);
+        match scripts.iter().find(|(script, _)| *script == name) {
+            None => symlink(&tool, link).unwrap(),
+            Some((_, script)) => {
+                let script = script.replace("REAL", tool.to_str().unwrap());
+                fs::write(&link, format!("#!/bin/sh\n{script}\n")).unwrap();
+                fs::set_permissions(link, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn programs_are_linked_by_the_variants_own_toolchain() {
+    let Some(real) = toolchain("programs of Go", OLD) else {
+        return;
+    };
+    let directory = scratch();
+    let place = |name| directory.path().join(name);
+    borrowed(&real, &place("plain"), &[]);
+    borrowed(
+        &real,
+        &place("stripped"),
+        &[("link", "exec REAL -w \"$@\"".to_owned())],
+    );
+    let options = "--run ^HelloSize$ -r 6 --prove --by exe-bytes,B/op -o records";
+    let options: Vec<&str> = options.split(' ').collect();
+    let variants = ["plain=./plain", "stripped=./stripped"];
+    let mut command = compile(directory.path(), &variants, &options);
+    command.env(
+        "XDG_CACHE_HOME",
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-cache"),
+    );
+    finish(&mut command)
+        .exits(0)
+        .says(&["are the same compiler, to the byte, with the same flags; their linkers differ"])
+        .shows(&[
+            "HelloSize/phase=Pclntab",
+            "stripped, HelloSize: not proven: the programs differ",
+            "untrustworthy",
+            "exe-bytes, text-bytes (read from what it wrote)",
+        ]);
+    let records = recorded(directory.path());
+    let samples = samples(&records);
+    let bytes = |variant| {
+        let own = of(&samples, "HelloSize", variant);
+        assert_eq!(own.len(), 6);
+        for sample in &own {
+            assert!(exact(sample, "allocs/op") > 1000.0);
+            assert!(exact(sample, "text-bytes") > 100_000.0);
+        }
+        exact(own[0], "exe-bytes")
+    };
+    assert!(bytes("stripped") < bytes("plain"));
+    // What links is the same, what compiles is not: that has no linker at all.
+    let compiler = fs::read_dir(place("plain/pkg/tool")).unwrap().next();
+    let compiler = compiler.unwrap().unwrap().path().join("compile");
+    let alone = format!("alone={}", compiler.display());
+    let variants = ["plain=./plain", alone.as_str()];
+    let mut command = compile(directory.path(), &variants, &["--run", "HelloSize"]);
+    finish(&mut command).refuses(1, &["alone cannot link HelloSize", "without a linker"]);
+}
+
+#[test]
+fn all_is_built_anew_by_the_go_command_of_the_variant() {
+    let Some(real) = toolchain("the go command", OLD) else {
+        return;
+    };
+    let directory = scratch();
+    let log = directory.path().join("log");
+    let script = |status: i32| {
+        let log = log.display();
+        let build = format!("echo $GOCACHE $* >>{log}; echo '# cmd'; echo broken; exit {status}");
+        format!("case $1 in build) {build};; *) exec REAL \"$@\";; esac")
+    };
+    for (name, status) in [("old", 0), ("new", 0), ("broken", 1)] {
+        let place = directory.path().join(name);
+        borrowed(&real, &place, &[("go", script(status))]);
+    }
+    let options = ["--run", "StdCmd", "-r", "2", "-o", "records"];
+    let variants = ["old=./old", "new=./new -l"];
+    finish(&mut compile(directory.path(), &variants, &options)).exits(0);
+    let built = fs::read_to_string(&log).unwrap();
+    let built: Vec<&str> = built.lines().collect();
+    // Each once before it is measured.
+    assert_eq!(built.len(), 6, "{built:?}");
+    assert!(
+        built
+            .iter()
+            .all(|line| line.ends_with(" std cmd") && line.contains(" -a "))
+    );
+    let flags = built.iter().filter(|line| line.contains(" -l -asmflags"));
+    assert_eq!(flags.count(), 3, "{built:?}");
+    let cache = |line: &&str| line.split(' ').next().unwrap().to_owned();
+    assert_eq!(built.iter().map(cache).collect::<BTreeSet<_>>().len(), 2);
+    let records = recorded(directory.path());
+    assert_eq!(of(&samples(&records), "StdCmd", "new").len(), 2);
+    let variants = ["old=./old", "broken=./broken"];
+    finish(&mut compile(directory.path(), &variants, &options)).refuses(
+        1,
+        &["broken cannot build StdCmd: exit status 1, saying: broken"],
+    );
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 
 use crate::report::identical::describe;
+use crate::run::compilation::Jobs;
 use crate::run::compiler::invocation::Limits;
-use crate::run::compiler::parallel;
+use crate::run::compiler::{cache, parallel};
 use crate::run::identical::{self, Input, Outcome, Pair, Rule, Tool};
 use crate::sample::Name;
 
@@ -52,4 +53,39 @@ pub(super) fn prove(
         }
     }
     proofs
+}
+
+/// Makes for one benchmark once more what all variants have already made, and compares the files of
+/// each with the first's.
+pub(super) fn prove_again(
+    benchmark: &Name,
+    variants: &[&str],
+    jobs: &[Jobs],
+    limits: Limits<'_>,
+) -> Vec<Proof> {
+    let hashes: Vec<_> = jobs.iter().map(|jobs| made_twice(jobs, limits)).collect();
+    let others = variants.iter().zip(&hashes).skip(1);
+    let proofs = others.map(|(variant, own)| Proof {
+        benchmark: benchmark.clone(),
+        variant: (*variant).to_owned(),
+        failure: match (&hashes[0], own) {
+            (Err(why), _) | (_, Err(why)) => Some(why.clone()),
+            (Ok(first), Ok(own)) => (first != own).then(|| "the programs differ".to_owned()),
+        },
+    });
+    proofs.collect()
+}
+
+/// The hash of what is made, the same each time; or why there is none.
+fn made_twice(jobs: &Jobs, limits: Limits<'_>) -> Result<String, String> {
+    let file = jobs.output.as_ref().ok_or("what it makes is not kept")?;
+    let hash =
+        || cache::sha256(file).map_err(|error| format!("cannot read {}: {error}", file.display()));
+    let first = hash()?;
+    let again = jobs.measured.run(limits).map_err(|cause| cause.why)?;
+    match again.failure() {
+        Some(why) => Err(why),
+        None if hash()? != first => Err("it makes other bytes each time".to_owned()),
+        None => Ok(first),
+    }
 }

@@ -190,7 +190,7 @@ fn proven(proofs: &[Proof]) -> Vec<String> {
     if !proofs.is_empty() {
         let good = proofs.len() - told.len();
         told.push(format!(
-            "proven identical, compiled twice a side: {good} of {} outputs",
+            "proven identical, made twice a side: {good} of {} outputs",
             proofs.len()
         ));
     }
@@ -234,12 +234,12 @@ fn matter(samples: Vec<Sample>) -> Vec<Sample> {
 /// How far units are to be trusted, the most first, and why.
 const TRUST: [(&str, &[&str]); 5] = [
     (
-        "counted by the compiler's runtime, in a compilation of its own",
+        "counted by the compiler's runtime, in a run of its own",
         &["allocs/op", "B/op", "GC-cycles/op"],
     ),
     (
         "read from what it wrote",
-        &["object-bytes", "export-bytes", "text-bytes"],
+        &["object-bytes", "exe-bytes", "export-bytes", "text-bytes"],
     ),
     (
         "counted by the CPU, the same but for interrupts",

@@ -1,4 +1,4 @@
-//! The benchmarks of Go's compilebench: names and packages. Never compiles.
+//! The benchmarks of Go's compilebench: their names, what they compile, and what they link. Never compiles.
 
 /// Benchmarks that compile one package.
 pub const PACKAGES: [(&str, &str); 10] = [
@@ -14,20 +14,37 @@ pub const PACKAGES: [(&str, &str); 10] = [
     ("XML", "encoding/xml"),
 ];
 
-/// Benchmarks of compilebench that are none here, and why.
-pub const OTHERS: [(&str, &str); 6] = [
-    ("LinkCompiler", LINKER),
-    ("ExternalLinkCompiler", LINKER),
-    ("LinkWithoutDebugCompiler", LINKER),
-    (
-        "StdCmd",
-        "it measures the go command with all its tools; poise ab compares 'go build -a std cmd' of two toolchains",
+/// A benchmark that links one program.
+#[derive(Debug)]
+pub struct Program {
+    /// Its name.
+    pub name: &'static str,
+    /// The package of the program, or its file within a GOROOT.
+    pub path: &'static str,
+    /// Flags of the linker.
+    pub flags: &'static [&'static str],
+}
+
+/// Benchmarks that link.
+pub const PROGRAMS: [Program; 5] = [
+    program("LinkCompiler", "cmd/compile", &[]),
+    program("LinkWithoutDebugCompiler", "cmd/compile", &["-w"]),
+    program(
+        "ExternalLinkCompiler",
+        "cmd/compile",
+        &["-linkmode=external"],
     ),
-    (
-        "HelloSize",
-        "it measures a linked program, of test/helloworld.go, which released toolchains do not have",
-    ),
-    ("CmdGoSize", "it measures a linked program"),
+    program("HelloSize", "test/helloworld.go", &[]),
+    program("CmdGoSize", "cmd/go", &[]),
 ];
 
-const LINKER: &str = "it measures the linker";
+/// The benchmark that builds the standard library and all commands.
+pub const STD_CMD: &str = "StdCmd";
+
+const fn program(
+    name: &'static str,
+    path: &'static str,
+    flags: &'static [&'static str],
+) -> Program {
+    Program { name, path, flags }
+}

@@ -173,6 +173,38 @@ impl Go {
     }
 }
 
+impl Go {
+    /// Options of the go command with which it builds by these flags of the compiler.
+    ///
+    /// Compiler and assembler search a directory that nobody has, named by what is in their files:
+    /// the go command takes two of one release for the same, and would give one what the other
+    /// made.
+    pub(super) fn build_flags(&self, flags: &[OsString]) -> Result<[OsString; 2], Cause> {
+        let assembler = self.toolchain()?.tools.join("asm");
+        let assembler = cache::sha256(&assembler)
+            .map_err(|error| Cause::new(format!("cannot read {}: {error}", assembler.display())))?;
+        let mut compiler = OsString::from(format!("-gcflags=all=-I=/{}", self.sha256));
+        for flag in flags {
+            compiler.push(" ");
+            compiler.push(quoted(flag));
+        }
+        Ok([compiler, format!("-asmflags=all=-I=/{assembler}").into()])
+    }
+}
+
+/// A word as the go command takes it in a list of flags.
+fn quoted(word: &OsStr) -> OsString {
+    let mark = match word.as_encoded_bytes() {
+        bytes if !bytes.iter().any(u8::is_ascii_whitespace) => return word.to_owned(),
+        bytes if bytes.contains(&b'\'') => "\"",
+        _ => "'",
+    };
+    let mut quoted = OsString::from(mark);
+    quoted.push(word);
+    quoted.push(mark);
+    quoted
+}
+
 impl Toolchain {
     /// The environment in which its tools and those of others compile its packages.
     pub fn environment(&self, cache: &Cache) -> Result<Vec<(OsString, OsString)>, Cause> {
@@ -337,6 +369,14 @@ mod tests {
         script(&tools.join("compile"), "#!/bin/sh\necho hello\n", 0o755);
         script(&tools.join("asm"), "", 0o755);
         check(refusal(&root), &["is not a Go compiler"]);
+    }
+
+    #[test]
+    fn flags_with_blanks_are_quoted_for_the_go_command() {
+        let check = |word: &str, want: &str| assert_eq!(quoted(word.as_ref()), want);
+        check("-l", "-l");
+        check("-d=x y", "'-d=x y'");
+        check("it's a", "\"it's a\"");
     }
 
     #[test]

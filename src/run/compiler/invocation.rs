@@ -108,10 +108,16 @@ impl Ended {
 
     /// The first line that says something, for a message of one line.
     pub fn first_line(&self) -> Option<String> {
-        let text = self.text();
-        let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-        line.map(str::to_owned)
+        first_line(&self.text())
     }
+}
+
+/// The first line of a text that says something: not a heading such as `# runtime`, with which the
+/// go command begins.
+pub(super) fn first_line(text: &str) -> Option<String> {
+    let mut lines = text.lines().map(str::trim);
+    let line = lines.find(|line| !line.is_empty() && !line.starts_with("# "));
+    line.map(str::to_owned)
 }
 
 impl Invocation {

@@ -1,12 +1,14 @@
-//! Compilers as programs: found, asked what they are, and told what to compile. Never judges what they make, never goes through `go build`.
+//! Compilers as programs: found, asked what they are, and told what to compile. Never judges what they make, never goes through `go build` but to measure it.
 //!
 //! A Go compiler needs more than its input: a [`source::Source`] is what `go list` tells of
-//! packages, and a [`workbench::Workbench`] joins it with one compiler. All others make one file
-//! of another, by a [`template::Template`].
+//! packages, and a [`workbench::Workbench`] joins it with one compiler; a [`linker::Linker`] joins it
+//! with a whole other toolchain. All others make one file of another, by a
+//! [`template::Template`].
 
 pub mod cache;
 pub mod go;
 pub mod invocation;
+pub mod linker;
 pub mod parallel;
 pub mod saved;
 pub mod scratch;

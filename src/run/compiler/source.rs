@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
@@ -12,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{self, Cache};
 use super::go::{Go, Toolchain};
-use super::invocation::{Invocation, Limits, Words};
+use super::invocation::{Invocation, Limits, Words, first_line};
 use super::scratch::Scratch;
 use super::workbench::INPUTS;
 use crate::sample::Cause;
@@ -104,25 +105,35 @@ struct ListedError {
 /// What programs say when the disk is full.
 const NO_ROOM: &str = "no space left on device";
 
+/// How long many compilations may take at least.
+const MANY: Duration = Duration::from_secs(3600);
+
 const FIELDS: &str = "ImportPath,Name,Dir,GoFiles,SFiles,HFiles,Imports,ImportMap,EmbedPatterns,\
 EmbedFiles,Export,Standard,DepOnly,Module,Error";
 
 impl Source {
     /// The packages that `patterns` mean in `directory` (`None` is our own working directory), with
-    /// all that they import; export data is built where the cache does not have it.
+    /// all that they import. Where the cache does not have their objects, with export data, they are
+    /// built, by the toolchain's compiler with these `flags`; for that one hour is given at least.
     ///
     /// Errors: the toolchain does not know the patterns, or cannot build for lack of room.
     pub fn list(
         go: &Go,
         patterns: &[String],
         directory: Option<&Path>,
+        flags: &[OsString],
         cache: &Cache,
         limits: Limits<'_>,
     ) -> Result<Source, Cause> {
         let toolchain = go.toolchain()?;
+        let limits = Limits {
+            timeout: limits.timeout.max(MANY),
+            ..limits
+        };
         let mut arguments: Vec<OsString> = ["list", "-e", "-deps", "-export", "-pgo=off"]
             .map(OsString::from)
             .into();
+        arguments.extend(go.build_flags(flags)?);
         arguments.extend([format!("-json={FIELDS}").into(), "--".into()]);
         arguments.extend(patterns.iter().map(OsString::from));
         let scratch = Scratch::new()?;
@@ -150,8 +161,8 @@ impl Source {
             return Err(cause.cure("make room, or set XDG_CACHE_HOME and TMPDIR to another disk"));
         }
         if let Some(why) = ended.failure() {
-            let line = complaints.lines().find(|line| !line.starts_with('#'));
-            let said = line.map_or(String::new(), |line| format!(": {}", line.trim()));
+            let line = ended.first_line();
+            let said = line.map_or(String::new(), |line| format!(": {line}"));
             return Err(Cause::new(format!("go list failed, {why}{said}")));
         }
         let listed = serde_json::Deserializer::from_slice(&list).into_iter::<Listed>();
@@ -237,7 +248,7 @@ impl Listed {
             standard: self.standard,
             wanted: !self.dep_only,
             error: match self.error {
-                Some(error) => Some(error.err.trim().to_owned()),
+                Some(error) => Some(first_line(&error.err).unwrap_or_else(complaint)),
                 None if unbuilt => Some(complaint()),
                 None => None,
             },
@@ -255,14 +266,11 @@ impl Listed {
 /// What the go command complained of about one package.
 fn complaint(complaints: &str, path: &str) -> String {
     let heading = format!("# {path}");
-    let mut lines = complaints
-        .lines()
-        .skip_while(|line| *line != heading)
-        .skip(1);
-    let line = lines.next().or_else(|| complaints.lines().next());
-    line.unwrap_or("it was not compiled, and no reason given")
-        .trim()
-        .to_owned()
+    let of_package = complaints.find(&heading).map(|at| &complaints[at..]);
+    of_package
+        .and_then(first_line)
+        .or_else(|| first_line(complaints))
+        .unwrap_or_else(|| "it was not compiled, and no reason given".to_owned())
 }
 
 impl Package {
