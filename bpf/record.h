@@ -93,7 +93,7 @@ enum {
 struct place {
 	u64 id; /* of the thread or process, in the initial namespace */
 	char command[16];
-	u64 spare;
+	u64 process; /* of a thread or process */
 };
 
 /* What descriptors are of; these are places themselves. */

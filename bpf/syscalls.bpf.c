@@ -252,6 +252,7 @@ static __always_inline u64 place_as(struct task_struct *task, struct who *who)
 	if (!place)
 		return 0;
 	place->id = by == BY_THREAD ? task->pid : task->tgid;
+	place->process = task->tgid;
 	const char *command = by == BY_THREAD ? task->comm : task->group_leader->comm;
 	bpf_probe_read_kernel_str(place->command, sizeof(place->command),
 				  by == BY_COMMAND ? who->command : command);

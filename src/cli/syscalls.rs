@@ -60,14 +60,15 @@ pub(super) struct Arguments {
 
     /// Tell apart the calls of each thread, each process, or processes by the names of their
     /// commands, or what the descriptor is of that a call is given first: file, directory, pipe,
-    /// socket, character-device, epoll, …, or none.
+    /// socket, character-device, epoll, …, or none. With process,thread, each process and its threads.
     #[arg(
         long,
         value_name = "thread|process|command|fd-type",
         value_enum,
+        value_delimiter = ',',
         hide_possible_values = true
     )]
-    by: Option<Parts>,
+    by: Vec<Parts>,
 
     /// Count these events in each call, as `perf list` spells them: at most 4, and with :u and :k
     /// those of user mode and of the kernel apart. The first costs a call some 300 ns, each further
@@ -189,6 +190,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         .into());
     }
     arguments.drawn()?;
+    let (by, processes) = arguments.apart()?;
     let interrupt = Interrupt::listen().context("cannot listen for signals")?;
     let stage = Stage::unheld(&arguments.child, !runs_already, &interrupt)?;
     let seed = options::seed(arguments.seed);
@@ -198,7 +200,8 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             everyone: arguments.all,
             only: arguments.only()?,
             slow_ns: arguments.slow,
-            by: arguments.by.map(By::from),
+            by,
+            processes,
             events: 0,
         },
         events: match &arguments.events {
@@ -284,6 +287,18 @@ impl Arguments {
         list.map_or(Ok(Vec::new()), |list| {
             classes::parse(list).map_err(Usage::new)
         })
+    }
+
+    /// What calls are told apart by, and whether by the processes of threads, too.
+    fn apart(&self) -> Result<(Option<By>, bool), Usage> {
+        match self.by[..] {
+            [] => Ok((None, false)),
+            [one] => Ok((Some(one.into()), false)),
+            [Parts::Process, Parts::Thread] | [Parts::Thread, Parts::Process] => {
+                Ok((Some(By::Thread), true))
+            }
+            _ => Err(Usage::new("--by takes one of them, or process,thread")),
+        }
     }
 
     fn only(&self) -> Result<Option<Vec<Number>>, Usage> {

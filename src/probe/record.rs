@@ -108,8 +108,11 @@ pub enum Row {
 /// Who may have rows of its own, the rest included.
 pub const PLACES: usize = 1024;
 
-/// Words of `struct place`: its number, and two of its name.
+/// Words of `struct place`: its number, two of its name, and the number of its process.
 pub const PLACE_WORDS: usize = 4;
+
+/// The last of them.
+pub const PLACE_PROCESS: usize = 3;
 
 /// What a descriptor is of, by the place that it has.
 pub const FD_TYPES: [&str; 18] = [
@@ -279,7 +282,9 @@ pub(super) mod tests {
             ],
             ROW_WORDS,
         );
-        check_layout(bytes, "place", &[("id", 0), ("command", 8)], PLACE_WORDS);
+        let process = PLACE_PROCESS * 8;
+        let place = [("id", 0), ("command", 8), ("process", process)];
+        check_layout(bytes, "place", &place, PLACE_WORDS);
         let at = |field: Slow| field as usize * 8;
         check_layout(
             bytes,

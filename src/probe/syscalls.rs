@@ -14,8 +14,8 @@ use super::object::{Object, Parameters, embedded, possible_cpus};
 use super::profile::{By, Call, Histogram, Missing, Number, Part, Profile, REST, Slow, Time};
 use super::record::{
     self, BUCKETS, CONTROL_WORDS, Control, ERRNOS, EVENTS, FD_TYPES, FIRST_BUCKET, FOREIGN,
-    PLACE_WORDS, PLACES, Purpose, ROW_WORDS, ROWS, Row, SLOW_COMMAND, SLOW_FRAMES, THREAD_WORDS,
-    THREADS, Thread, load, store,
+    PLACE_PROCESS, PLACE_WORDS, PLACES, Purpose, ROW_WORDS, ROWS, Row, SLOW_COMMAND, SLOW_FRAMES,
+    THREAD_WORDS, THREADS, Thread, load, store,
 };
 use crate::sys::clock::{monotonic_ns, thread_cpu_ns};
 use crate::sys::shared::SharedWords;
@@ -33,6 +33,8 @@ pub struct Options {
     pub slow_ns: Option<u64>,
     /// What calls are counted apart by, too.
     pub by: Option<By>,
+    /// With [`By::Thread`]: by process, too.
+    pub processes: bool,
     /// How many events are counted in calls, [`EVENTS`] at most; by what is said by
     /// [`Profiler::count_on`].
     pub events: usize,
@@ -347,7 +349,7 @@ impl Profiler {
         let Some(by) = self.options.by else {
             return Vec::new();
         };
-        let mut named: HashMap<String, usize> = HashMap::new();
+        let mut names = Names::default();
         let parts = (0..self.places_taken()).filter_map(|place| {
             let calls = self.wanted().filter_map(|row| {
                 let cell = match place {
@@ -360,19 +362,14 @@ impl Profiler {
             if calls.is_empty() {
                 return None;
             }
-            let (name, id) = match by {
-                By::FdType => (FD_TYPES[place].to_owned(), None),
-                _ if place == 0 => (REST.to_owned(), None),
-                By::Command => (self.command(place), None),
+            let word = |n| Some(load(&self.places, place * PLACE_WORDS + n));
+            let (name, id, process) = match by {
+                By::FdType => (FD_TYPES[place].to_owned(), None, None),
+                _ if place == 0 => (REST.to_owned(), None, None),
+                By::Command => (self.command(place), None, None),
                 By::Thread | By::Process => {
-                    let name = self.command(place);
-                    let count = named.entry(name.clone()).or_default();
-                    *count += 1;
-                    let name = match *count {
-                        1 => name,
-                        n => format!("{name}#{n}"),
-                    };
-                    (name, Some(load(&self.places, place * PLACE_WORDS)))
+                    let name = names.next(self.command(place));
+                    (name, word(0), word(PLACE_PROCESS))
                 }
             };
             Some(Part {
@@ -380,8 +377,46 @@ impl Profiler {
                 place,
                 name,
                 id,
+                process,
                 calls,
             })
+        });
+        let mut parts: Vec<Part> = parts.collect();
+        if self.options.processes {
+            parts.extend(self.processes(&parts, under_way));
+        }
+        parts
+    }
+
+    /// What each process of these threads called, under the name of its first thread.
+    fn processes(&self, threads: &[Part], under_way: &BTreeMap<usize, Vec<u64>>) -> Vec<Part> {
+        let mut names = Names::default();
+        let mut processes: Vec<(u64, Vec<&Part>)> = Vec::new();
+        for thread in threads {
+            let Some(process) = thread.process else {
+                continue;
+            };
+            match processes.iter_mut().find(|(known, _)| *known == process) {
+                Some((_, all)) => all.push(thread),
+                None => processes.push((process, vec![thread])),
+            }
+        }
+        let parts = processes.into_iter().map(|(process, threads)| {
+            let is_leader = |thread: &&&Part| thread.id == Some(process);
+            let leader = threads.iter().find(is_leader).unwrap_or(&threads[0]);
+            let calls = self.wanted().filter_map(|row| {
+                let cells = threads.iter().map(|thread| self.cell(thread.place, row));
+                let cells: Vec<usize> = cells.flatten().collect();
+                self.call(row, &cells, under_way)
+            });
+            Part {
+                by: By::Process,
+                place: threads[0].place,
+                name: names.next(self.command(leader.place)),
+                id: Some(process),
+                process: Some(process),
+                calls: calls.collect(),
+            }
         });
         parts.collect()
     }
@@ -470,6 +505,22 @@ impl Profiler {
             }
         }
         found
+    }
+}
+
+/// Names that were given, and how often.
+#[derive(Default)]
+struct Names(HashMap<String, usize>);
+
+impl Names {
+    /// This name, with a number where it was given before.
+    fn next(&mut self, name: String) -> String {
+        let count = self.0.entry(name.clone()).or_default();
+        *count += 1;
+        match *count {
+            1 => name,
+            n => format!("{name}#{n}"),
+        }
     }
 }
 

@@ -208,21 +208,20 @@ fn syscall(sample: &Sample) -> Option<&str> {
     (sample.benchmark.base() == EACH).then_some(name)
 }
 
-/// Of which part a sample is.
-fn part(sample: &Sample) -> Option<&str> {
+/// Of which part a sample is: of what kind, and its name.
+fn part(sample: &Sample) -> Option<&(String, String)> {
     let mut parameters = sample.benchmark.parameters().iter();
-    let part = parameters.find(|(key, _)| By::ALL.iter().any(|by| by.word() == key))?;
-    Some(&part.1)
+    parameters.find(|(key, _)| By::ALL.iter().any(|by| by.word() == key))
 }
 
 /// A table a part, the dearest first.
 fn by_part(samples: &[Sample], parts: &[Part], wall: Option<f64>, style: Style) -> String {
     const PARTS: usize = 12;
     const ROWS: usize = 10;
-    let mut rows: BTreeMap<&str, Vec<(&str, &Sample)>> = BTreeMap::new();
+    let mut rows: BTreeMap<(String, String), Vec<(&str, &Sample)>> = BTreeMap::new();
     for sample in samples {
         if let (Some(part), Some(name)) = (part(sample), syscall(sample)) {
-            rows.entry(part).or_default().push((name, sample));
+            rows.entry(part.clone()).or_default().push((name, sample));
         }
     }
     let sum = |rows: &[(&str, &Sample)], unit| -> f64 {
@@ -243,8 +242,7 @@ fn by_part(samples: &[Sample], parts: &[Part], wall: Option<f64>, style: Style) 
         .filter_map(|part| {
             // As it stands in the samples.
             let name = Name::new(EACH).with(part.by.word(), &part.name);
-            let (_, name) = name.parameters().first()?;
-            Some((part, rows.remove(name.as_str())?))
+            Some((part, rows.remove(name.parameters().first()?)?))
         })
         .collect();
     let weight = |rows: &[(&str, &Sample)]| (sum(rows, "total-sec"), sum(rows, "calls"));
@@ -252,6 +250,7 @@ fn by_part(samples: &[Sample], parts: &[Part], wall: Option<f64>, style: Style) 
         let (a, b) = (weight(a), weight(b));
         b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1))
     });
+    let parts = nested(parts);
     let mut text = String::new();
     for (part, rows) in parts.iter().take(PARTS) {
         let id = part.id.map_or(String::new(), |id| format!(" ({id})"));
@@ -264,13 +263,47 @@ fn by_part(samples: &[Sample], parts: &[Part], wall: Option<f64>, style: Style) 
         }
     }
     if let Some(rest @ [_, ..]) = parts.get(PARTS..) {
+        let mut kinds = rest.iter().map(|(part, _)| part.by);
+        let is_of_one_kind = kinds.all(|by| by == rest[0].0.by);
         let rows: Vec<_> = rest.iter().flat_map(|(_, rows)| rows.clone()).collect();
-        let _ = writeln!(text, "\nand {} more: {}", rest.len(), said(&rows));
+        let said = match is_of_one_kind {
+            true => format!(": {}", said(&rows)),
+            // Threads' calls are their processes', too.
+            false => String::new(),
+        };
+        let _ = writeln!(text, "\nand {} more{said}", rest.len());
     }
     if !text.is_empty() {
         text.push('\n');
     }
     text
+}
+
+/// Where processes are told with their threads: each before its threads, of which those are left out
+/// that are all of their process.
+fn nested<T>(parts: Vec<(&Part, T)>) -> Vec<(&Part, T)> {
+    let is_process = |part: &Part| part.by == By::Process;
+    let rank: BTreeMap<Option<u64>, usize> = {
+        let processes = parts.iter().filter(|(part, _)| is_process(part));
+        processes
+            .enumerate()
+            .map(|(rank, (part, _))| (part.process, rank))
+            .collect()
+    };
+    if rank.is_empty() {
+        return parts;
+    }
+    let mut threads: BTreeMap<Option<u64>, usize> = BTreeMap::new();
+    for (part, _) in parts.iter().filter(|(part, _)| !is_process(part)) {
+        *threads.entry(part.process).or_default() += 1;
+    }
+    let mut parts = parts;
+    parts.retain(|(part, _)| is_process(part) || threads[&part.process] > 1);
+    parts.sort_by_key(|(part, _)| {
+        let rank = rank.get(&part.process).copied();
+        (rank.unwrap_or(usize::MAX), !is_process(part))
+    });
+    parts
 }
 
 fn number(sample: &Sample, unit: &str) -> Option<f64> {

@@ -23,6 +23,12 @@ fn calls_are_told_apart_by_who_makes_them() {
         let profile = Profile::of(&format!("--by thread{options}"), program, "family");
         let counts = profile.parts("thread", "getuid").into_values();
         assert_eq!(counts.collect::<Vec<_>>(), [500; 4]);
+        let profile = Profile::of(&format!("--by process,thread{options}"), program, "family");
+        let counts = profile.parts("thread", "getuid").into_values();
+        assert_eq!(counts.collect::<Vec<_>>(), [500; 4]);
+        assert_eq!(profile.parts("process", "getuid"), of([("syscalls", 2000)]));
+        let counts = profile.parts("process", "getppid").into_values();
+        assert_eq!(counts.collect::<Vec<_>>(), [1000; 3]);
         let profile = Profile::of(&format!("--by command{options}"), program, "family");
         let all = |name: &str| profile.parts("command", name);
         assert_eq!(all("getppid"), of([("syscalls", 3000)]));
