@@ -27,3 +27,4 @@ mod sweep;
 mod syscalls;
 mod terminal;
 mod usage;
+mod way_back;
