@@ -236,13 +236,14 @@
 //!    over the CPUs.
 //!
 //! Where calls are told apart, each thread has the number of a place, which it gets when it is first
-//! followed (and anew when it takes another name, where names count); a place's rows are given out
-//! when a syscall first needs one, so a call pays one look into a table more. The type of a
-//! descriptor is looked up call by call. Counts of events are differences of what counters of the
-//! CPU say, taken at a call's beginning and end and whenever its thread leaves the CPU in between;
-//! [`run::syscalls`] opens the counters and hands their descriptors down. A slow call's record has
-//! the addresses of its callers; rings that tell what memory is mapped (`run/memory.rs`, as for
-//! faults) make places in files of them.
+//! followed (and anew when it takes another name, where names count). Processes beside their threads
+//! are sums of these, made when they are read. A place's rows are given out when a syscall first
+//! needs one, so a call pays one look into a table more. The type of a descriptor is looked up call
+//! by call. Counts of events are differences of what counters of the CPU say, taken at a call's
+//! beginning and end and whenever its thread leaves the CPU in between; [`run::syscalls`] opens the
+//! counters and hands their descriptors down. A slow call's record has the addresses of its callers;
+//! rings that tell what memory is mapped (`run/memory.rs`, as for faults) make places in files of
+//! them.
 //!
 //! What a syscall pays, beyond the kernel's own slow path and two timestamps, is kept to a few
 //! nanoseconds: a thread is found by the address of its saved registers, which is what the
@@ -292,12 +293,21 @@
 //!
 //! ## A compiler's way
 //!
-//! [`run::compiler`] finds compilers and says how each is invoked; the compiler itself is, never
-//! `go build`. Go packages come from `go list` of one toolchain, the *source*; a
+//! [`run::compiler`] finds compilers and says how each is invoked; the compiler itself is, and
+//! `go build` only where that is what is measured. Go packages come from `go list` of one toolchain, the *source*; a
 //! [`run::compiler::workbench::Workbench`] joins a source with any Go compiler. Whether that takes
 //! the source's export data is found by trying; where it does not, it compiles its own from the same
 //! source. All that is made for it is kept by content in the user's cache, or for one run where that
 //! cannot be written. Other compilers are templates of a command line ([`run::compiler::template`]).
+//!
+//! A linker takes only objects of its own version, so a [`run::compiler::linker::Linker`] has all of a
+//! program built by the variant's go command. That takes its packages from a GOROOT and its tools
+//! from there, too (`GOTOOLDIR` is not heard), so it is given a directory of links: the source's
+//! packages, the variant's tools. The place of a GOROOT does not stand in what is built of the
+//! standard library, so its cache serves the next run. Compilers of one release are one to the go
+//! command, whatever is in their files; flags without effect that hold their hashes keep what they
+//! built apart. A toolchain of another release cannot build the source's runtime (1.27 refuses 1.24's
+//! assembly by name, 1.24 does not know 1.27's directives), and that is said.
 //!
 //! [`run::identical`] compiles each input twice by each of two compilers, interleaved. Outputs that
 //! are not the same byte for byte are taken apart (archive, Go object, ELF), rules are applied to
