@@ -83,6 +83,7 @@ enum {
 	BY_PROCESS = 2,
 	BY_COMMAND = 3, /* processes by their names */
 	BY_FD_TYPE = 4, /* what the descriptor is of that a call is given first */
+	BY_THREAD_OF_PROCESS = 5, /* threads; those for which there is no room by their processes */
 };
 
 /* A thread, process or name that has rows of its own. They are numbered as they come, and when
@@ -91,9 +92,9 @@ enum {
 #define PLACES 1024
 
 struct place {
-	u64 id; /* of the thread or process, in the initial namespace */
+	u64 id; /* of the thread or process, in the initial namespace; 0: nobody has this place */
 	char command[16];
-	u64 process; /* of a thread or process */
+	u64 process; /* the place of a thread's process, where that has one, too */
 };
 
 /* What descriptors are of; these are places themselves. */

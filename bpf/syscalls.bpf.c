@@ -6,7 +6,6 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Set before the programs are loaded, so that what is not wanted is not even compiled. */
-const volatile bool off_cpu;     /* time off the CPU is told apart */
 const volatile u64 slow_ns;      /* calls that take as long are told one by one; 0: none is */
 const volatile bool is_filtered; /* only these syscalls are looked at, a bit each */
 const volatile u64 wanted[ROWS / 64];
@@ -239,8 +238,10 @@ static __always_inline void count_in(struct thread *thread, u32 key)
 		sums[i] += tally->sum[i];
 }
 
-/* A place of its own for whom a task's calls count. */
-static __always_inline u64 place_as(struct task_struct *task, struct who *who)
+/* A place of its own for whom a task's calls count: the thread alone, of a process that has this
+ * place, or all like it. */
+static __always_inline u64 place_as(struct task_struct *task, struct who *who, bool is_thread,
+				    u64 process)
 {
 	u64 *found = bpf_map_lookup_elem(&known, who);
 	if (found)
@@ -251,17 +252,21 @@ static __always_inline u64 place_as(struct task_struct *task, struct who *who)
 	struct place *place = new < PLACES ? bpf_map_lookup_elem(&places, &key) : NULL;
 	if (!place)
 		return 0;
-	place->id = by == BY_THREAD ? task->pid : task->tgid;
-	place->process = task->tgid;
-	const char *command = by == BY_THREAD ? task->comm : task->group_leader->comm;
+	place->process = process;
+	const char *command = is_thread ? task->comm : task->group_leader->comm;
 	bpf_probe_read_kernel_str(place->command, sizeof(place->command),
 				  by == BY_COMMAND ? who->command : command);
-	/* Another thread of the same may have come first. */
+	place->id = is_thread ? task->pid : task->tgid;
 	if (!bpf_map_update_elem(&known, who, &new, BPF_NOEXIST))
 		return new;
+	/* Another thread of the same came first. */
+	place->id = 0;
 	found = bpf_map_lookup_elem(&known, who);
 	return found ? *found : 0;
 }
+
+/* Added to the number of a process, for its first thread has the same. */
+#define IS_PROCESS (1ull << 32)
 
 /* The place that a task's calls count for. */
 static __always_inline u64 placed(struct task_struct *task)
@@ -272,11 +277,20 @@ static __always_inline u64 placed(struct task_struct *task)
 	struct task_struct *leader = task->group_leader;
 	if (by == BY_COMMAND) {
 		bpf_probe_read_kernel_str(who.command, sizeof(who.command), leader->comm);
-	} else {
-		who.id = by == BY_PROCESS ? task->tgid : task->pid;
-		who.began = by == BY_PROCESS ? leader->start_time : task->start_time;
+		return place_as(task, &who, 0, 0);
 	}
-	return place_as(task, &who);
+	u64 process = 0;
+	if (by != BY_THREAD) {
+		who.id = task->tgid | IS_PROCESS;
+		who.began = leader->start_time;
+		process = place_as(task, &who, 0, 0);
+	}
+	if (by == BY_PROCESS)
+		return process;
+	who.id = task->pid;
+	who.began = task->start_time;
+	u64 thread = place_as(task, &who, 1, process);
+	return thread ? thread : process;
 }
 
 /* What 32-bit programs run as. A 64-bit program that calls by int 0x80 is taken by its numbers. */
@@ -331,8 +345,6 @@ static __always_inline struct thread *thread_here(struct pt_regs *regs)
 		/* Whoever had it may be in a call. */
 		thread->regs = (u64)regs;
 		thread->start_ns = 0;
-		thread->off_ns = 0;
-		thread->off_since_ns = 0;
 		thread->passed_over = 0;
 		thread->place = placed(bpf_get_current_task_btf());
 	}
@@ -453,6 +465,9 @@ int enter(u64 *ctx)
 		thread->place = fd_type(regs, number);
 	if (events)
 		count_on(thread, 1);
+	/* An earlier call may not have been seen to its end. */
+	thread->off_ns = 0;
+	thread->off_since_ns = 0;
 	/* Last, so that our own work is not timed. */
 	thread->start_ns = bpf_ktime_get_ns();
 	return 0;
@@ -537,16 +552,18 @@ int finish(u64 *ctx)
 			lose();
 		return 0;
 	}
+	/* Read once: another thread may take the place meanwhile. */
+	u64 start_ns = thread->start_ns;
+	opaque(start_ns);
 	/* Without beginning: a child's first return, or we came in the middle of it. */
-	if (!thread->start_ns)
+	if (!start_ns)
 		return 0;
 	u64 now = bpf_ktime_get_ns();
-	u64 ns = now - thread->start_ns;
+	u64 ns = now - start_ns;
 	thread->start_ns = 0;
 	u32 number = thread->row & (ROWS - 1);
 	u32 key = key_here(thread, number);
-	if (off_cpu)
-		settle(thread, now);
+	settle(thread, now);
 	if (events)
 		count_in(thread, key);
 	struct row *row = bpf_map_lookup_elem(&rows, &key);
@@ -555,10 +572,8 @@ int finish(u64 *ctx)
 	row->total_ns += ns;
 	if (ns > row->longest_ns)
 		row->longest_ns = ns;
-	if (off_cpu && thread->off_ns) {
+	if (thread->off_ns)
 		row->off_ns += thread->off_ns;
-		thread->off_ns = 0;
-	}
 	u32 bucket = bucket_of(ns);
 	opaque(bucket);
 	row->buckets[bucket & (BUCKETS - 1)]++;
@@ -594,8 +609,6 @@ static __always_inline void join(struct control *control, struct task_struct *ta
 		return;
 	}
 	thread->start_ns = 0;
-	thread->off_ns = 0;
-	thread->off_since_ns = 0;
 	thread->place = placed(task);
 	if (events) {
 		struct tally *tally = tally_of(thread);
@@ -621,7 +634,7 @@ static __always_inline void leave(struct task_struct *task)
 	struct row *row = row_here(thread, thread->row & (ROWS - 1));
 	if (thread->start_ns && row)
 		row->unfinished++;
-	if (events)
+	if (events && !everyone)
 		run_off(thread);
 	thread->start_ns = 0;
 	thread->regs = 0;
@@ -676,24 +689,39 @@ int on_switch(u64 *ctx)
 	return 0;
 }
 
+static __always_inline void rename(struct place *place, struct task_struct *task, struct who *who)
+{
+	__builtin_memcpy(place->command, who->command, sizeof(who->command));
+	/* A thread that executes has another number since. */
+	place->id = task->pid;
+}
+
 /* (task, its new name, …): an exec gives one, too. */
 SEC("tp_btf/task_rename")
 int on_rename(u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
 	struct thread *thread = thread_of(task);
-	/* A process has the name of its first thread. */
-	if (!thread || (by != BY_THREAD && task->pid != task->tgid))
-		return 0;
+	bool is_first = task->pid == task->tgid;
 	struct who who = {};
+	if (!thread)
+		return 0;
 	bpf_probe_read_kernel_str(who.command, sizeof(who.command), (void *)ctx[1]);
 	if (by == BY_COMMAND) {
-		thread->place = place_as(task, &who);
+		if (is_first)
+			thread->place = place_as(task, &who, 0, 0);
 		return 0;
 	}
 	u32 key = thread->place;
 	struct place *place = key ? bpf_map_lookup_elem(&places, &key) : NULL;
-	if (place)
-		__builtin_memcpy(place->command, who.command, sizeof(who.command));
+	if (!place)
+		return 0;
+	key = place->process;
+	/* A process has the name of its first thread. */
+	if (is_first || by == BY_THREAD || key)
+		rename(place, task, &who);
+	struct place *process = is_first && key ? bpf_map_lookup_elem(&places, &key) : NULL;
+	if (process)
+		rename(process, task, &who);
 	return 0;
 }

@@ -54,16 +54,15 @@ impl By {
 pub struct Part {
     /// What it is.
     pub by: By,
-    /// Its place among the others, which it keeps, whatever it is called; 0 is the rest. A
-    /// process that is told with its threads has that of the first of them.
+    /// Its place among the others, which it keeps, whatever it is called; 0 is the rest.
     pub place: usize,
     /// Its name; of several threads or processes of one name, those after the first have a number
     /// in the order in which they came: `cc1`, `cc1#2`.
     pub name: String,
     /// The thread's or process's number in the initial namespace.
     pub id: Option<u64>,
-    /// The number of the process that a thread is of, or that it is itself.
-    pub process: Option<u64>,
+    /// The place of a thread's process, where that has one, too.
+    pub process: Option<usize>,
     /// Its calls; the errors of them are counted, and not told apart.
     pub calls: Vec<Call>,
 }
@@ -243,8 +242,7 @@ impl Profile {
     /// What came since an earlier profile of the same; the longest calls of it are not known.
     pub fn since(&self, earlier: &Profile) -> Profile {
         let parts = self.parts.iter().filter_map(|part| {
-            let same = |old: &&Part| (old.by, old.place) == (part.by, part.place);
-            let before = earlier.parts.iter().find(same);
+            let before = earlier.parts.iter().find(|old| old.place == part.place);
             let calls = since(&part.calls, before.map_or(&[], |old| &old.calls));
             (!calls.is_empty()).then(|| Part {
                 calls,

@@ -108,7 +108,7 @@ pub enum Row {
 /// Who may have rows of its own, the rest included.
 pub const PLACES: usize = 1024;
 
-/// Words of `struct place`: its number, two of its name, and the number of its process.
+/// Words of `struct place`: its number, two of its name, and the place of its process.
 pub const PLACE_WORDS: usize = 4;
 
 /// The last of them.

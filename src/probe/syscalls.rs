@@ -459,11 +459,11 @@ impl Options {
         let wanted = bits(wanted.chain(Number::named(NULL)));
         let by = match self.by {
             None => 0u32,
+            Some(By::Thread) if self.processes => By::ALL.len() as u32 + 1,
             Some(by) => by as u32 + 1,
         };
         vec![
             ("everyone", flag(self.everyone)),
-            ("off_cpu", flag(!self.count_only)),
             ("slow_ns", self.slow_ns.unwrap_or(0).to_ne_bytes().to_vec()),
             ("is_filtered", flag(self.only.is_some())),
             ("wanted", wanted),

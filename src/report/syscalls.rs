@@ -214,30 +214,20 @@ fn part(sample: &Sample) -> Option<&(String, String)> {
     parameters.find(|(key, _)| By::ALL.iter().any(|by| by.word() == key))
 }
 
-/// A table a part, the dearest first.
+/// The syscalls of a part, by their names.
+type Rows<'a> = Vec<(&'a str, &'a Sample)>;
+
+/// A table a part, the dearest first, each process before its threads where it has several.
 fn by_part(samples: &[Sample], parts: &[Part], wall: Option<f64>, style: Style) -> String {
     const PARTS: usize = 12;
-    const ROWS: usize = 10;
-    let mut rows: BTreeMap<(String, String), Vec<(&str, &Sample)>> = BTreeMap::new();
+    const THREADS: usize = 4;
+    let mut rows: BTreeMap<(String, String), Rows<'_>> = BTreeMap::new();
     for sample in samples {
         if let (Some(part), Some(name)) = (part(sample), syscall(sample)) {
             rows.entry(part.clone()).or_default().push((name, sample));
         }
     }
-    let sum = |rows: &[(&str, &Sample)], unit| -> f64 {
-        let numbers = rows.iter().filter_map(|(_, sample)| number(sample, unit));
-        numbers.sum()
-    };
-    let said = |rows: &[(&str, &Sample)]| {
-        let calls = sum(rows, "calls");
-        let sec = sum(rows, "total-sec");
-        let mut text = format!("{calls:.0} {}", if calls == 1.0 { "call" } else { "calls" });
-        if sec > 0.0 {
-            let _ = write!(text, ", {} in them", human(&Unit::named("sec"), sec));
-        }
-        text
-    };
-    let mut parts: Vec<(&Part, Vec<(&str, &Sample)>)> = parts
+    let mut parts: Vec<(&Part, Rows<'_>)> = parts
         .iter()
         .filter_map(|part| {
             // As it stands in the samples.
@@ -245,33 +235,38 @@ fn by_part(samples: &[Sample], parts: &[Part], wall: Option<f64>, style: Style) 
             Some((part, rows.remove(name.parameters().first()?)?))
         })
         .collect();
-    let weight = |rows: &[(&str, &Sample)]| (sum(rows, "total-sec"), sum(rows, "calls"));
+    let weight = |rows: &Rows<'_>| (sum(rows, "total-sec"), sum(rows, "calls"));
     parts.sort_by(|(_, a), (_, b)| {
         let (a, b) = (weight(a), weight(b));
         b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1))
     });
-    let parts = nested(parts);
-    let mut text = String::new();
-    for (part, rows) in parts.iter().take(PARTS) {
-        let id = part.id.map_or(String::new(), |id| format!(" ({id})"));
-        let (word, name) = (part.by.word(), &part.name);
-        let _ = writeln!(text, "\n{word} {name}{id}: {}", said(rows));
-        let shown = &rows[..rows.len().min(ROWS)];
-        text.push_str(&table(shown, wall, style));
-        if let Some(rest @ [_, ..]) = rows.get(ROWS..) {
-            let _ = writeln!(text, "  and {} syscalls more: {}", rest.len(), said(rest));
+    let mut threads: BTreeMap<usize, Vec<(&Part, Rows<'_>)>> = BTreeMap::new();
+    let mut heads = Vec::new();
+    for (part, rows) in parts {
+        match part.process {
+            Some(process) => threads.entry(process).or_default().push((part, rows)),
+            None => heads.push((part, rows)),
         }
     }
-    if let Some(rest @ [_, ..]) = parts.get(PARTS..) {
-        let mut kinds = rest.iter().map(|(part, _)| part.by);
-        let is_of_one_kind = kinds.all(|by| by == rest[0].0.by);
-        let rows: Vec<_> = rest.iter().flat_map(|(_, rows)| rows.clone()).collect();
-        let said = match is_of_one_kind {
-            true => format!(": {}", said(&rows)),
-            // Threads' calls are their processes', too.
-            false => String::new(),
+    let more = |rest: &[(&Part, Rows<'_>)], what: &str| {
+        let rows: Rows<'_> = rest.iter().flat_map(|(_, rows)| rows.clone()).collect();
+        format!("\nand {} {what}: {}\n", rest.len(), total(&rows))
+    };
+    let mut text = String::new();
+    for (part, rows) in heads.iter().take(PARTS) {
+        text.push_str(&of_part(part, rows, wall, style));
+        let Some(threads @ [_, _, ..]) = threads.get(&part.place).map(Vec::as_slice) else {
+            continue;
         };
-        let _ = writeln!(text, "\nand {} more{said}", rest.len());
+        for (part, rows) in threads.iter().take(THREADS) {
+            text.push_str(&of_part(part, rows, wall, style));
+        }
+        if let Some(rest @ [_, ..]) = threads.get(THREADS..) {
+            text.push_str(&more(rest, "threads more"));
+        }
+    }
+    if let Some(rest @ [_, ..]) = heads.get(PARTS..) {
+        text.push_str(&more(rest, "more"));
     }
     if !text.is_empty() {
         text.push('\n');
@@ -279,31 +274,32 @@ fn by_part(samples: &[Sample], parts: &[Part], wall: Option<f64>, style: Style) 
     text
 }
 
-/// Where processes are told with their threads: each before its threads, of which those are left out
-/// that are all of their process.
-fn nested<T>(parts: Vec<(&Part, T)>) -> Vec<(&Part, T)> {
-    let is_process = |part: &Part| part.by == By::Process;
-    let rank: BTreeMap<Option<u64>, usize> = {
-        let processes = parts.iter().filter(|(part, _)| is_process(part));
-        processes
-            .enumerate()
-            .map(|(rank, (part, _))| (part.process, rank))
-            .collect()
-    };
-    if rank.is_empty() {
-        return parts;
+fn of_part(part: &Part, rows: &[(&str, &Sample)], wall: Option<f64>, style: Style) -> String {
+    const ROWS: usize = 10;
+    let id = part.id.map_or(String::new(), |id| format!(" ({id})"));
+    let (word, name) = (part.by.word(), &part.name);
+    let mut text = format!("\n{word} {name}{id}: {}\n", total(rows));
+    text.push_str(&table(&rows[..rows.len().min(ROWS)], wall, style));
+    if let Some(rest @ [_, ..]) = rows.get(ROWS..) {
+        let _ = writeln!(text, "  and {} syscalls more: {}", rest.len(), total(rest));
     }
-    let mut threads: BTreeMap<Option<u64>, usize> = BTreeMap::new();
-    for (part, _) in parts.iter().filter(|(part, _)| !is_process(part)) {
-        *threads.entry(part.process).or_default() += 1;
+    text
+}
+
+fn sum(rows: &[(&str, &Sample)], unit: &str) -> f64 {
+    let numbers = rows.iter().filter_map(|(_, sample)| number(sample, unit));
+    numbers.sum()
+}
+
+/// How many calls these are, and how long they took.
+fn total(rows: &[(&str, &Sample)]) -> String {
+    let calls = sum(rows, "calls");
+    let sec = sum(rows, "total-sec");
+    let mut text = format!("{calls:.0} {}", if calls == 1.0 { "call" } else { "calls" });
+    if sec > 0.0 {
+        let _ = write!(text, ", {} in them", human(&Unit::named("sec"), sec));
     }
-    let mut parts = parts;
-    parts.retain(|(part, _)| is_process(part) || threads[&part.process] > 1);
-    parts.sort_by_key(|(part, _)| {
-        let rank = rank.get(&part.process).copied();
-        (rank.unwrap_or(usize::MAX), !is_process(part))
-    });
-    parts
+    text
 }
 
 fn number(sample: &Sample, unit: &str) -> Option<f64> {

@@ -7,79 +7,59 @@ use crate::probe::profile::{By, Call, Part, REST};
 use crate::probe::record::{FD_TYPES, PLACE_PROCESS, PLACE_WORDS, load};
 
 impl Profiler {
-    /// What each place called.
+    /// What each place called; what a process did is also what its threads did.
     pub(super) fn parts(&self, under_way: &BTreeMap<usize, Vec<u64>>) -> Vec<Part> {
         let Some(by) = self.options.by else {
             return Vec::new();
         };
-        let mut names = Names::default();
-        let parts = (0..self.places_taken()).filter_map(|place| {
-            let calls = self.wanted().filter_map(|row| {
-                let cell = match place {
-                    0 => row,
-                    _ => self.cell(place, row)?,
-                };
-                self.call(row, &[cell], under_way)
-            });
-            let calls: Vec<Call> = calls.collect();
-            if calls.is_empty() {
-                return None;
+        let word = |place: usize, word: usize| load(&self.places, place * PLACE_WORDS + word);
+        let process = |place| match word(place, PLACE_PROCESS) as usize {
+            0 => None,
+            process => Some(process),
+        };
+        let taken = self.places_taken();
+        let mut threads: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for place in 1..taken {
+            if let Some(process) = process(place) {
+                threads.entry(process).or_default().push(place);
             }
-            let word = |n| Some(load(&self.places, place * PLACE_WORDS + n));
-            let (name, id, process) = match by {
-                By::FdType => (FD_TYPES[place].to_owned(), None, None),
-                _ if place == 0 => (REST.to_owned(), None, None),
-                By::Command => (self.command(place), None, None),
+        }
+        let (mut names, mut names_of_processes) = (Names::default(), Names::default());
+        let parts = (0..taken).filter_map(|place| {
+            let own = match by {
+                By::FdType => (by, FD_TYPES[place].to_owned(), None),
+                _ if place == 0 => (by, REST.to_owned(), None),
+                _ if word(place, 0) == 0 => return None,
+                By::Command => (by, self.command(place), None),
+                // Also of those that called nothing: else the names of the others would change.
+                By::Thread if self.options.processes && process(place).is_none() => {
+                    let name = names_of_processes.next(self.command(place));
+                    (By::Process, name, Some(word(place, 0)))
+                }
                 By::Thread | By::Process => {
                     let name = names.next(self.command(place));
-                    (name, word(0), word(PLACE_PROCESS))
+                    (by, name, Some(word(place, 0)))
                 }
             };
-            Some(Part {
+            let (by, name, id) = own;
+            let members = threads.get(&place).into_iter().flatten();
+            let members: Vec<usize> = [place].iter().chain(members).copied().collect();
+            let calls = self.wanted().filter_map(|row| {
+                let cells = members.iter().filter_map(|&place| match place {
+                    0 => Some(row),
+                    _ => self.cell(place, row),
+                });
+                self.call(row, &cells.collect::<Vec<_>>(), under_way)
+            });
+            let calls: Vec<Call> = calls.collect();
+            (!calls.is_empty()).then(|| Part {
                 by,
                 place,
                 name,
                 id,
-                process,
+                process: process(place),
                 calls,
             })
-        });
-        let mut parts: Vec<Part> = parts.collect();
-        if self.options.processes {
-            parts.extend(self.processes(&parts, under_way));
-        }
-        parts
-    }
-
-    /// What each process of these threads called, under the name of its first thread.
-    fn processes(&self, threads: &[Part], under_way: &BTreeMap<usize, Vec<u64>>) -> Vec<Part> {
-        let mut names = Names::default();
-        let mut processes: Vec<(u64, Vec<&Part>)> = Vec::new();
-        for thread in threads {
-            let Some(process) = thread.process else {
-                continue;
-            };
-            match processes.iter_mut().find(|(known, _)| *known == process) {
-                Some((_, all)) => all.push(thread),
-                None => processes.push((process, vec![thread])),
-            }
-        }
-        let parts = processes.into_iter().map(|(process, threads)| {
-            let is_leader = |thread: &&&Part| thread.id == Some(process);
-            let leader = threads.iter().find(is_leader).unwrap_or(&threads[0]);
-            let calls = self.wanted().filter_map(|row| {
-                let cells = threads.iter().map(|thread| self.cell(thread.place, row));
-                let cells: Vec<usize> = cells.flatten().collect();
-                self.call(row, &cells, under_way)
-            });
-            Part {
-                by: By::Process,
-                place: threads[0].place,
-                name: names.next(self.command(leader.place)),
-                id: Some(process),
-                process: Some(process),
-                calls: calls.collect(),
-            }
         });
         parts.collect()
     }

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::Observation;
 use crate::probe::Rung;
-use crate::probe::profile::{Call, Histogram, Part, REST, Time};
+use crate::probe::profile::{By, Call, Histogram, Part, REST, Time};
 use crate::probe::record::EVENTS;
 use crate::probe::syscalls::Tare;
 use crate::run::command::cpu_values;
@@ -233,8 +233,17 @@ impl Observation {
         }
         let absent = self.counted.iter().flat_map(|counted| &counted.absent);
         doubts.extend(absent.map(|(unit, cause)| Warning(format!("no {unit}: {cause}"))));
-        let parts = self.profile.parts.first();
-        let word = parts.map_or("part", |part| part.by.word());
+        let parts = &self.profile.parts;
+        let is_nested = parts.iter().any(|part| part.process.is_some());
+        let word = match parts.first() {
+            _ if is_nested => By::Thread.word(),
+            Some(part) => part.by.word(),
+            None => "part",
+        };
+        let elsewhere = match is_nested {
+            true => format!("their processes, or `{REST}`"),
+            false => format!("`{REST}`"),
+        };
         for (beyond, what) in [
             (missing.parts, format!("a {word} of its own")),
             (missing.rows, format!("a syscall of a {word}")),
@@ -245,7 +254,7 @@ impl Observation {
                     _ => "; --by command takes less",
                 };
                 doubts.push(Warning(format!(
-                    "{beyond} times there was no room for {what}: such calls stand under `{REST}`{cure}"
+                    "{beyond} times there was no room for {what}: such calls stand under {elsewhere}{cure}"
                 )));
             }
         }
