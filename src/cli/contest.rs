@@ -121,6 +121,7 @@ impl Contest<'_> {
         };
         let judged = judged(&[trial], &self.judge(), &chosen, true).remove(0);
         self.tell(trial, &judged)?;
+        let parts = parts.filter(Parts::can_be_compared);
         let parts = parts.map(|parts| parts.tables(self.options)).transpose()?;
         if let Some(parts) = &parts {
             let style = text::Style {

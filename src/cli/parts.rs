@@ -59,6 +59,13 @@ impl Parts {
         }
     }
 
+    /// Whether there are runs of several variants.
+    pub(super) fn can_be_compared(&self) -> bool {
+        let mut variants = self.runs.iter().map(|run| &run.variant);
+        let first = variants.next();
+        variants.any(|other| Some(other) != first)
+    }
+
     /// The tables of them, judged as a family of its own.
     pub(super) fn tables(mut self, options: &ContestOptions) -> anyhow::Result<Tables> {
         let mut collection = collection(&self.header)?;

@@ -49,6 +49,10 @@ fn calls_are_told_apart_by_who_makes_them() {
     let other = of([("syscalls#2", 50)]);
     assert_eq!(profile.parts("thread", "getuid"), other);
     assert_eq!(profile.parts("thread", "getgid"), of([("syscalls#2", 30)]));
+    let profile = Profile::of("--by process,thread", program, "thread-exec");
+    assert_eq!(profile.parts("thread", "getuid"), other);
+    assert_eq!(profile.parts("process", "getgid"), of([("syscalls", 30)]));
+    assert_eq!(profile.parts("process", "pause"), of([("syscalls", 1)]));
     let errors = Profile::of("--by process", program, "family");
     let failed = errors
         .0
@@ -128,6 +132,15 @@ fn what_there_is_no_room_for_stands_among_the_rest() {
         said.contains("no room for a process") && said.contains("--by command"),
         "{said}"
     );
+    // The last place may be a process's, for which its thread counts then.
+    let profile = Profile::of("--by process,thread", program, "crowd");
+    let [threads, processes] = ["thread", "process"].map(|by| profile.parts(by, "getppid"));
+    assert!(
+        (1099..=1100).contains(&threads.values().sum::<u64>()),
+        "{threads:?}"
+    );
+    assert!(processes.values().sum::<u64>() > 500, "{processes:?}");
+    assert!(!processes.contains_key("other"), "{processes:?}");
     let profile = Profile::of("--by command", program, "crowd");
     assert_eq!(
         profile.parts("command", "getppid"),
@@ -145,6 +158,8 @@ fn events_are_counted_in_the_calls_that_they_happen_in() {
     // All on one CPU, which the child has while its parent sleeps.
     let options = format!("--cpu-list 0 --events {events} --by process");
     let profile = Profile::of(&options, program, "faulting");
+    let everyone = measure(words("syscalls -a --timeout 200ms --events page-faults"));
+    assert_eq!(everyone[0].warnings, []);
     let read = profile.call("preadv");
     assert_eq!(exact(read, "total-page-faults"), 64.0);
     assert_eq!(exact(read, "total-page-faults:k"), 64.0);

@@ -456,6 +456,15 @@ fn slices_tell_of_the_whole() {
         exact(whole, "traced-sec") < 0.4 * exact(whole, "sec/op"),
         "{whole:#?}"
     );
+    // What a call waits between two slices is nothing of the next call that is seen.
+    let script = format!("exec {} sleeps >/dev/null", program.display());
+    let mut command = words("syscalls --duty 30% --seed 3 -- sh -c");
+    command.push(&script);
+    let profile = Profile(measure(command));
+    let sleeps = profile.call("nanosleep");
+    let figure = |unit| sleeps.figure(unit).unwrap().number().unwrap();
+    let (off, total) = (figure("off-CPU-sec"), figure("total-sec"));
+    assert!(0.0 < off && off < total, "{off} of {total} s");
 }
 
 #[test]
