@@ -1,4 +1,4 @@
-//! `poise compile`: compilers side by side on the same source, until it is certain whether one got better. Never compiles different sources, never goes through `go build`.
+//! `poise compile`: compilers side by side on the same source, until it is certain whether one got better. Never compiles different sources, never goes through `go build` but to measure it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -29,7 +29,7 @@ use crate::run::interrupt::Interrupt;
 use crate::run::{self, Workload};
 use crate::sample::{Cause, Name, Warning};
 use crate::sys::perf_event::Target;
-use prepare::{Preparation, Prepared, progress};
+use prepare::{Preparation, Prepared, spinner};
 use sheets::Sheets;
 
 /// Counted unless other events are asked for.
@@ -63,7 +63,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "GOROOT")]
     source: Option<PathBuf>,
 
-    /// Only the benchmarks that this matches, such as 'Template|XML' or LinkCompiler.
+    /// Only the benchmarks that this matches anywhere, such as 'Template|XML' or '^LinkCompiler$'.
     #[arg(long, value_name = "PATTERN")]
     run: Option<String>,
 
@@ -131,15 +131,21 @@ allocations and garbage collections, for that would disturb the measurement. Whe
 the export data of the source's toolchain, it first makes its own from the same source. All other compilers make \
 one object of each of FILES.
 
-With --run, what compilebench links and builds can be had as well: LinkCompiler, LinkWithoutDebugCompiler, ExternalLinkCompiler, HelloSize and CmdGoSize link one program of the source, built before by the variant's own toolchain and flags, without cgo; the linker tells its phases, and its second run counts allocations. StdCmd builds the standard library and all commands, which takes minutes a run. For them a variant must be a whole toolchain, and one of the source's release, for it has to build the source's runtime. With --prove they are made twice and compared as files.
+With --run, what compilebench links and builds can be had as well: LinkCompiler, LinkWithoutDebugCompiler, \
+ExternalLinkCompiler, HelloSize and CmdGoSize link one program of the source, built before by the variant's own \
+toolchain and flags, without cgo and without a profile that guides it. The linker tells its phases, and its second run \
+counts allocations; ExternalLinkCompiler takes gcc from PATH, and links no runtime/cgo. StdCmd is the go command that \
+builds the standard library and all commands, for minutes a run, and takes 2 GB in TMPDIR. For all of them a variant \
+must be a whole toolchain, and one of the source's release, for it has to build the source's runtime. With --prove what \
+was linked is linked again and compared; StdCmd leaves nothing that could prove it.
 
 What is compared stands side by side: in every round each benchmark is compiled by all variants, one after the \
 other, in an order drawn from the seed. A benchmark is run no further once all its units that decide are decided \
 (--by, and --max-runs). All these comparisons are one family.
 
 The source is that of one toolchain for all variants: to compare each release on its own packages would be to \
-compare the packages, too. The compilers are called themselves, with no go command between: PATH, GOFLAGS and the \
-go command's cache do not matter, but GOOS, GOARCH and GOEXPERIMENT do.
+compare the packages, too. The compilers are called themselves, with no go command between but for what links and \
+builds: PATH, GOFLAGS and the go command's cache do not matter, but GOOS, GOARCH and GOEXPERIMENT do.
 
 How far to trust the units, from the most to the least: allocs/op and B/op are counted by the compiler's runtime, \
 and depend on the machine by the scheduling of its threads alone (with --flags=-c=1 less so); GC-cycles/op follow from them. \
@@ -184,7 +190,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
         cache: &cache,
         scratch: &scratch,
         limits,
-        progress: progress(&arguments.output),
+        progress: spinner(&arguments.output),
     };
     let prepared = match &variants[0].compiler {
         Compiler::Go(first) => preparation.go(first),
@@ -404,7 +410,7 @@ fn unchanged(variants: &[Variant]) -> Result<(), run::Error> {
             .all(is_same)
         {
             let name = &variant.name;
-            let text = format!("the compiler of {name} has changed while it was measured");
+            let text = format!("a program of {name} has changed while it was measured");
             return Err(run::Error::Prepare(text));
         }
     }

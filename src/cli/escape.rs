@@ -334,7 +334,7 @@ impl Arguments {
             place.directory.as_deref(),
             &[],
             cache,
-            limits,
+            limits.for_much(),
         );
         let source = source.map_err(run::Error::Refused)?;
         if let Some(missing) = source.wanted().find(|package| !package.directory.is_dir()) {

@@ -236,7 +236,7 @@ impl Job<'_> {
             self.arguments.quiet,
             "export data, which later runs find in the cache",
         );
-        let source = Source::list(&home, patterns, None, &[], &cache, self.limits)
+        let source = Source::list(&home, patterns, None, &[], &cache, self.limits.for_much())
             .map_err(run::Error::Refused)?;
         if let Some(missing) = source.wanted().find(|package| !package.directory.is_dir()) {
             let why = missing.error.clone();

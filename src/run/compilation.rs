@@ -21,6 +21,9 @@ use super::{Error, Observed, Outcome, Scope, Workload, exact};
 use crate::perf::plan::Plan;
 use crate::sample::{Cause, Figure, Name, Value, Warning};
 
+/// What is said of a compiler that ends well and has made nothing.
+pub const NOTHING_MADE: &str = "it made nothing";
+
 /// The parameter that names a phase of a compilation.
 pub const PHASE: &str = "phase";
 
@@ -30,11 +33,29 @@ pub struct Jobs {
     /// What is measured.
     pub measured: Invocation,
     /// What it makes, if that has a size that matters.
-    pub output: Option<PathBuf>,
+    pub output: Option<Made>,
     /// Where it leaves the times of its phases.
     pub phases: Option<Phases>,
     /// How it is repeated.
     pub again: Option<Again>,
+}
+
+/// A file that is made.
+#[derive(Clone, Debug)]
+pub enum Made {
+    /// Something to be linked.
+    Object(PathBuf),
+    /// What was linked.
+    Program(PathBuf),
+}
+
+impl Made {
+    /// Where it is.
+    pub fn file(&self) -> &Path {
+        match self {
+            Made::Object(file) | Made::Program(file) => file,
+        }
+    }
 }
 
 /// The file with the times of a compilation's phases, as benchmarks in the Go format.
@@ -72,7 +93,7 @@ pub struct Conditions {
 /// A compilation, ready to be run again and again.
 pub struct Compilation<'p> {
     measured: Command<'p>,
-    output: Option<PathBuf>,
+    output: Option<Made>,
     phases: Option<PathBuf>,
     again: Option<Repeated<'p>>,
     timeout: Duration,
@@ -216,19 +237,27 @@ impl Workload for Compilation<'_> {
         partly: &mut dyn FnMut(Observed) -> io::Result<()>,
     ) -> Result<Outcome, Error> {
         // What an earlier run has left is not to be taken for this one's.
-        self.output.iter().for_each(|file| forget(file));
+        self.output.iter().for_each(|made| forget(made.file()));
         // Emptied only: what it prints goes to the file that was open all along.
         self.phases.iter().for_each(|file| drop(File::create(file)));
         let mut observed = match self.measured.observe(turn, interrupt, &mut |_| Ok(()))? {
             Outcome::Observed(observed) => observed,
             other => return Ok(other),
         };
-        match self.output.as_ref().map(fs::read) {
-            None => {}
-            Some(Ok(output)) => observed.values.extend(sizes::values(&output)),
-            Some(Err(error)) => observed.warnings.push(Warning(format!(
-                "its output cannot be read, so there are no sizes: {error}"
-            ))),
+        if let Some(made) = &self.output {
+            match fs::read(made.file()) {
+                Ok(output) => observed.values.extend(sizes::values(made, &output)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Ok(Outcome::Failed {
+                        why: NOTHING_MADE.to_owned(),
+                        stderr: String::new(),
+                        code: 1,
+                    });
+                }
+                Err(error) => observed.warnings.push(Warning(format!(
+                    "its output cannot be read, so there are no sizes: {error}"
+                ))),
+            }
         }
         let mut parts = Vec::new();
         if let Some(file) = &self.phases {

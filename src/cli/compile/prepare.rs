@@ -13,7 +13,7 @@ use super::proof::{self, Proof, Side};
 use super::{Arguments, Variant, template};
 use crate::cli::Usage;
 use crate::cli::options::OutputOptions;
-use crate::run::compilation::{Again, Jobs};
+use crate::run::compilation::{Again, Jobs, Made, NOTHING_MADE};
 use crate::run::compiler::cache::Cache;
 use crate::run::compiler::invocation::{End, Limits};
 use crate::run::compiler::scratch::Scratch;
@@ -90,7 +90,7 @@ impl Preparation<'_> {
             Ok(Jobs {
                 again,
                 phases: None,
-                output: Some(job.output),
+                output: Some(Made::Object(job.output)),
                 measured: job.invocation,
             })
         })?;
@@ -130,6 +130,25 @@ impl Preparation<'_> {
         proof::prove(&sides.collect::<Vec<_>>(), &inputs, self.limits)
     }
 
+    /// Does what will be measured once. Errors: it fails, or has made nothing.
+    fn once(&self, jobs: &Jobs) -> Result<(), Cause> {
+        let ended = jobs.measured.run(self.limits)?;
+        let is_made = || {
+            jobs.output
+                .as_ref()
+                .is_none_or(|made| made.file().is_file())
+        };
+        match (ended.end, ended.failure()) {
+            (_, None) if is_made() => Ok(()),
+            (_, None) => Err(Cause::new(NOTHING_MADE)),
+            (End::Interrupted(_), Some(why)) => Err(Cause::new(why)),
+            (_, Some(why)) => Err(Cause::new(match ended.first_line() {
+                Some(said) => format!("{why}, saying: {said}"),
+                None => why,
+            })),
+        }
+    }
+
     /// The jobs of those inputs that all variants make something of; why the others are left out.
     /// Errors: there is none, or we were asked to stop.
     fn tried<T>(
@@ -146,29 +165,24 @@ impl Preparation<'_> {
         for (number, input) in inputs.iter().filter(is_wanted).enumerate() {
             self.progress
                 .set_message(format!("{} for the first time", input.name));
-            let tries = self.variants.iter().enumerate().map(|(at, variant)| {
-                // Names of one length: the compiler has to keep them.
-                let stem = format!("{number:04}-{at:04}");
-                let tried = jobs(&input.what, at, &stem).and_then(|made| {
-                    let ended = made.measured.run(self.limits)?;
-                    match (ended.end, ended.failure()) {
-                        (_, None) => Ok(made),
-                        (End::Interrupted(_), Some(why)) => Err(Cause::new(why)),
-                        (_, Some(why)) => Err(Cause::new(match ended.first_line() {
-                            Some(said) => format!("{why}, saying: {said}"),
-                            None => why,
-                        })),
-                    }
-                });
-                tried.map_err(|cause| Cause {
-                    why: format!(
-                        "{} cannot {} {}: {}",
-                        variant.name, input.verb, input.name, cause.why
-                    ),
-                    ..cause
-                })
+            let refused = |at: usize, cause: Cause| {
+                let name = &self.variants[at].name;
+                let why = format!("{name} cannot {} {}: {}", input.verb, input.name, cause.why);
+                Cause { why, ..cause }
+            };
+            // Names of one length: the compiler has to keep them.
+            let made = (0..self.variants.len()).map(|at| {
+                jobs(&input.what, at, &format!("{number:04}-{at:04}"))
+                    .map_err(|cause| refused(at, cause))
             });
-            match tries.collect::<Result<Vec<Jobs>, Cause>>() {
+            // What is refused at once is so before others take their time.
+            let tried = made.collect::<Result<Vec<Jobs>, Cause>>().and_then(|made| {
+                for (at, jobs) in made.iter().enumerate() {
+                    self.once(jobs).map_err(|cause| refused(at, cause))?;
+                }
+                Ok(made)
+            });
+            match tried {
                 Ok(made) => benchmarks.push(Benchmark {
                     name: input.name.clone(),
                     jobs: made,
@@ -198,7 +212,7 @@ struct Named<T> {
 }
 
 /// What is done before anything is measured, on a terminal.
-pub(super) fn progress(output: &OutputOptions) -> ProgressBar {
+pub(super) fn spinner(output: &OutputOptions) -> ProgressBar {
     if output.quiet || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

@@ -78,7 +78,8 @@ pub(super) fn prove_again(
 
 /// The hash of what is made, the same each time; or why there is none.
 fn made_twice(jobs: &Jobs, limits: Limits<'_>) -> Result<String, String> {
-    let file = jobs.output.as_ref().ok_or("what it makes is not kept")?;
+    let made = jobs.output.as_ref();
+    let file = made.ok_or("what it makes is not kept")?.file();
     let hash =
         || cache::sha256(file).map_err(|error| format!("cannot read {}: {error}", file.display()));
     let first = hash()?;

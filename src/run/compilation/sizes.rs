@@ -2,13 +2,12 @@
 
 use crate::sample::Value;
 
-use super::exact;
+use super::{Made, exact};
 
 /// The sizes in an output: of Go archives and ELF files all that they have, of all else the
 /// whole.
-pub(super) fn values(output: &[u8]) -> Vec<Value> {
+pub(super) fn values(made: &Made, output: &[u8]) -> Vec<Value> {
     let (mut export, mut text) = (None, None);
-    let mut whole = "object-bytes";
     if let Some(members) = members(output) {
         for (name, content) in members {
             match name {
@@ -17,12 +16,13 @@ pub(super) fn values(output: &[u8]) -> Vec<Value> {
                 _ => {}
             }
         }
-    } else if let Some(elf) = Elf::read(output) {
-        text = elf.text_bytes();
-        if elf.is_program() {
-            whole = "exe-bytes";
-        }
+    } else {
+        text = elf_text_bytes(output);
     }
+    let whole = match made {
+        Made::Object(_) => "object-bytes",
+        Made::Program(_) => "exe-bytes",
+    };
     let sizes = [
         (whole, Some(output.len() as u64)),
         ("export-bytes", export),
@@ -98,43 +98,29 @@ fn go_text_bytes(member: &[u8]) -> Option<u64> {
     (sum > 0).then_some(sum)
 }
 
-/// An ELF file of 64 bits, little-endian.
-struct Elf<'a>(&'a [u8]);
-
-impl Elf<'_> {
-    fn read(file: &[u8]) -> Option<Elf<'_>> {
-        file.starts_with(b"\x7fELF\x02\x01").then_some(Elf(file))
+/// The size of all sections of an ELF file of 64 bits that can be executed.
+fn elf_text_bytes(file: &[u8]) -> Option<u64> {
+    const EXECINSTR: u64 = 4;
+    // 64 bits, little-endian.
+    if !file.starts_with(b"\x7fELF\x02\x01") {
+        return None;
     }
-
-    /// Whether it can be executed or loaded, and needs no linker any more.
-    fn is_program(&self) -> bool {
-        const EXEC: usize = 2;
-        const DYN: usize = 3;
-        let kind = u32_at(self.0, 0x10).map(|word| word & 0xffff);
-        matches!(kind, Some(EXEC | DYN))
-    }
-
-    /// The size of all sections that hold machine code.
-    fn text_bytes(&self) -> Option<u64> {
-        const EXECINSTR: u64 = 4;
-        let headers = usize::try_from(u64_at(self.0, 0x28)?).ok()?;
-        let (size, count) = (
-            u32_at(self.0, 0x3a)? & 0xffff,
-            u32_at(self.0, 0x3c)? & 0xffff,
-        );
-        let mut sum = 0_u64;
-        for at in 0..count {
-            let header = self.0.get(headers.checked_add(at * size)?..)?;
-            if u64_at(header, 8)? & EXECINSTR != 0 {
-                sum = sum.saturating_add(u64_at(header, 0x20)?);
-            }
+    let headers = usize::try_from(u64_at(file, 0x28)?).ok()?;
+    let (size, count) = (u32_at(file, 0x3a)? & 0xffff, u32_at(file, 0x3c)? & 0xffff);
+    let mut sum = 0_u64;
+    for at in 0..count {
+        let header = file.get(headers.checked_add(at * size)?..)?;
+        if u64_at(header, 8)? & EXECINSTR != 0 {
+            sum = sum.saturating_add(u64_at(header, 0x20)?);
         }
-        Some(sum)
     }
+    Some(sum)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -178,7 +164,8 @@ mod tests {
     }
 
     fn sizes(output: &[u8]) -> Vec<(String, f64)> {
-        let values = values(output).into_iter();
+        let object = Made::Object(PathBuf::new());
+        let values = values(&object, output).into_iter();
         values
             .filter_map(|value| Some((value.unit.to_string(), value.figure.number()?)))
             .collect()
@@ -201,19 +188,6 @@ mod tests {
         assert_eq!(sizes(b"anything"), [("object-bytes".to_owned(), 8.0)]);
     }
 
-    #[test]
-    fn what_can_be_executed_is_no_object() {
-        let check = |kind: u8, want: &str| {
-            let mut elf = b"\x7fELF\x02\x01".to_vec();
-            elf.resize(64, 0);
-            elf[0x10] = kind;
-            assert_eq!(sizes(&elf)[0], (want.to_owned(), 64.0), "{kind}");
-        };
-        check(1, "object-bytes");
-        check(2, "exe-bytes");
-        check(3, "exe-bytes");
-    }
-
     proptest! {
         #[test]
         fn what_is_cut_off_or_changed_is_no_panic(at in 0_usize..400, byte: u8, keep in 0_usize..400) {
@@ -225,7 +199,7 @@ mod tests {
             prop_assert_eq!(sizes(&whole)[0].1, whole.len() as f64);
             let mut elf = b"\x7fELF\x02\x01".to_vec();
             elf.extend(&whole);
-            values(&elf);
+            sizes(&elf);
         }
     }
 }

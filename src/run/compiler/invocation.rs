@@ -59,6 +59,14 @@ pub struct Limits<'a> {
     pub interrupt: &'a Interrupt,
 }
 
+impl Limits<'_> {
+    /// The same for what compiles much: an hour at least.
+    pub fn for_much(self) -> Self {
+        let timeout = self.timeout.max(Duration::from_secs(3600));
+        Limits { timeout, ..self }
+    }
+}
+
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -112,12 +120,13 @@ impl Ended {
     }
 }
 
-/// The first line of a text that says something: not a heading such as `# runtime`, with which the
-/// go command begins.
+/// The first line of a text that says something.
 pub(super) fn first_line(text: &str) -> Option<String> {
+    /// What tools of Go print also when nothing is wrong: headings, phases, a notice.
+    const IDLE: [&str; 3] = ["# ", "Benchmark", "loadinternal: "];
+    let is_idle = |line: &str| line.is_empty() || IDLE.iter().any(|idle| line.starts_with(idle));
     let mut lines = text.lines().map(str::trim);
-    let line = lines.find(|line| !line.is_empty() && !line.starts_with("# "));
-    line.map(str::to_owned)
+    lines.find(|line| !is_idle(line)).map(str::to_owned)
 }
 
 impl Invocation {
@@ -160,7 +169,8 @@ impl Invocation {
         };
         command.stdout(stdout).stderr(stderr);
         if let Some(directory) = &self.directory {
-            command.current_dir(directory);
+            // By links, too, it is to be called as we call it.
+            command.current_dir(directory).env("PWD", directory);
         }
         let mut group = Group(command.spawn()?);
         // Our ends of the pipe: else it never comes to its end.

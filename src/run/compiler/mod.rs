@@ -141,6 +141,12 @@ pub(super) fn inherited() -> Vec<(OsString, OsString)> {
     crate::run::variables().unwrap_or_else(|_| std::env::vars_os().collect())
 }
 
+/// Gives a variable another value.
+fn set(environment: &mut Vec<(OsString, OsString)>, name: &str, value: &Path) {
+    environment.retain(|(known, _)| known != name);
+    environment.push((name.into(), value.into()));
+}
+
 fn is_called(path: &Path, name: &str) -> bool {
     path.file_name().is_some_and(|last| last == name)
 }

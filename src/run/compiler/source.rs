@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
@@ -105,16 +104,13 @@ struct ListedError {
 /// What programs say when the disk is full.
 const NO_ROOM: &str = "no space left on device";
 
-/// How long many compilations may take at least.
-const MANY: Duration = Duration::from_secs(3600);
-
 const FIELDS: &str = "ImportPath,Name,Dir,GoFiles,SFiles,HFiles,Imports,ImportMap,EmbedPatterns,\
 EmbedFiles,Export,Standard,DepOnly,Module,Error";
 
 impl Source {
     /// The packages that `patterns` mean in `directory` (`None` is our own working directory), with
     /// all that they import. Where the cache does not have their objects, with export data, they are
-    /// built, by the toolchain's compiler with these `flags`; for that one hour is given at least.
+    /// built, by the toolchain's compiler with these `flags`.
     ///
     /// Errors: the toolchain does not know the patterns, or cannot build for lack of room.
     pub fn list(
@@ -126,10 +122,6 @@ impl Source {
         limits: Limits<'_>,
     ) -> Result<Source, Cause> {
         let toolchain = go.toolchain()?;
-        let limits = Limits {
-            timeout: limits.timeout.max(MANY),
-            ..limits
-        };
         let mut arguments: Vec<OsString> = ["list", "-e", "-deps", "-export", "-pgo=off"]
             .map(OsString::from)
             .into();
@@ -138,10 +130,13 @@ impl Source {
         arguments.extend(patterns.iter().map(OsString::from));
         let scratch = Scratch::new()?;
         let list = scratch.path().join("list");
+        let mut environment = toolchain.environment(cache)?;
+        // Where it builds: what is stopped does not clear it away.
+        super::set(&mut environment, "TMPDIR", scratch.path());
         let invocation = Invocation {
             program: toolchain.go.clone(),
             arguments,
-            environment: toolchain.environment(cache)?,
+            environment,
             // The module of the standard library is the one that needs no other.
             directory: match is_standard(toolchain, patterns) {
                 true => Some(toolchain.root.join("src")),
@@ -266,9 +261,9 @@ impl Listed {
 /// What the go command complained of about one package.
 fn complaint(complaints: &str, path: &str) -> String {
     let heading = format!("# {path}");
-    let of_package = complaints.find(&heading).map(|at| &complaints[at..]);
-    of_package
-        .and_then(first_line)
+    let mut lines = complaints.lines().skip_while(|line| *line != heading);
+    lines
+        .find_map(first_line)
         .or_else(|| first_line(complaints))
         .unwrap_or_else(|| "it was not compiled, and no reason given".to_owned())
 }

@@ -1,5 +1,6 @@
 //! Making Go toolchains ready for one source: its packages to compile, its programs to link, all of it to build. Never measures.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,7 @@ use super::{Named, Preparation, Prepared, proof};
 use crate::cli::Usage;
 use crate::run;
 use crate::run::compilation::suite::{self, Program};
-use crate::run::compilation::{Again, Jobs, Phases};
-use crate::run::compiler::cache::Cache;
+use crate::run::compilation::{Again, Jobs, Made, Phases};
 use crate::run::compiler::go::Go;
 use crate::run::compiler::invocation::Invocation;
 use crate::run::compiler::linker::Linker;
@@ -66,7 +66,7 @@ impl Preparation<'_> {
             match task {
                 Task::Compile(package) => self.compile(&benches[at], package, at, stem),
                 Task::Link(program) => self.link(linker()?, program, stem),
-                Task::StdCmd => self.build(linker()?, stem),
+                Task::StdCmd => self.build(linker()?),
             }
         })?;
         remarks.extend(failures);
@@ -88,9 +88,18 @@ impl Preparation<'_> {
                 }),
             );
         }
+        let mut facts = vec![("source".to_owned(), of_source.version.clone())];
+        if !linkers.is_empty() {
+            let hashes = self.variants.iter().filter_map(|variant| {
+                let (_, sha256) = variant.linker.as_ref()?;
+                Some((&*variant.name, &**sha256))
+            });
+            let hashes: BTreeMap<&str, &str> = hashes.collect();
+            facts.push(("linkers".to_owned(), serde_json::to_string(&hashes)?));
+        }
         Ok(Prepared {
             benchmarks,
-            facts: vec![("source".to_owned(), of_source.version.clone())],
+            facts,
             remarks,
             proofs,
         })
@@ -170,14 +179,20 @@ impl Preparation<'_> {
 
     /// One for each variant, or why it has none.
     fn linkers<'s>(&'s self, of_source: &'s Go) -> anyhow::Result<Vec<Result<Linker<'s>, Cause>>> {
-        let source = of_source.toolchain().map_err(run::Error::Refused)?;
+        of_source.toolchain().map_err(run::Error::Refused)?;
         let linkers = self
             .compilers()?
             .into_iter()
             .enumerate()
             .map(|(at, (go, _))| {
                 let directory = self.scratch.path().join(format!("goroot-{at:04}"));
-                Linker::new(source, go, &self.variants[at].flags, &directory, self.cache)
+                Linker::new(
+                    of_source,
+                    go,
+                    &self.variants[at].flags,
+                    &directory,
+                    self.cache,
+                )
             });
         Ok(linkers.collect())
     }
@@ -224,7 +239,7 @@ impl Preparation<'_> {
         let again = self.again(profile, job)?;
         Ok(Jobs {
             measured,
-            output: Some(output),
+            output: Some(Made::Object(output)),
             phases: Some(Phases::Written(phases)),
             again,
         })
@@ -237,26 +252,26 @@ impl Preparation<'_> {
         ));
         let [output, phases, profile] =
             [".exe", ".bench", ".mem"].map(|suffix| self.file(stem, suffix));
+        let objects = linker.objects(program.path, self.limits)?;
         let job = |option: OsString| {
-            let flags: Vec<OsString> = program.flags.iter().map(OsString::from).collect();
-            let flags = [&flags[..], &[option]].concat();
-            let job = linker.job(program.path, &flags, &output, self.limits)?;
+            let flags = program.flags.iter().map(OsString::from);
+            let flags: Vec<OsString> = flags.chain([option]).collect();
+            let job = linker.job(&objects, &flags, &output)?;
             Ok(job.invocation)
         };
         let measured = job("-benchmark=cpu".into())?;
         let again = self.again(profile, job)?;
         Ok(Jobs {
             measured,
-            output: Some(output),
+            output: Some(Made::Program(output)),
             phases: Some(Phases::Printed(phases)),
             again,
         })
     }
 
-    fn build(&self, linker: &Linker<'_>, stem: &str) -> Result<Jobs, Cause> {
-        let cache = Cache::at(self.file(stem, ".cache"));
+    fn build(&self, linker: &Linker<'_>) -> Result<Jobs, Cause> {
         Ok(Jobs {
-            measured: linker.everything(&cache)?,
+            measured: linker.build_all(self.limits)?,
             output: None,
             phases: None,
             again: None,
