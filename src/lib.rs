@@ -300,14 +300,16 @@
 //! source. All that is made for it is kept by content in the user's cache, or for one run where that
 //! cannot be written. Other compilers are templates of a command line ([`run::compiler::template`]).
 //!
-//! A linker takes only objects of its own version, so a [`run::compiler::linker::Linker`] has all of a
-//! program built by the variant's go command. That takes its packages from a GOROOT and its tools
+//! A linker takes only objects of its own version, so a [`run::compiler::linker::Linker`] has all of
+//! a program built by the variant's go command. That takes its packages from a GOROOT and its tools
 //! from there, too (`GOTOOLDIR` is not heard), so it is given a directory of links: the source's
 //! packages, the variant's tools. The place of a GOROOT does not stand in what is built of the
-//! standard library, so its cache serves the next run. Compilers of one release are one to the go
-//! command, whatever is in their files; flags without effect that hold their hashes keep what they
-//! built apart. A toolchain of another release cannot build the source's runtime (1.27 refuses 1.24's
-//! assembly by name, 1.24 does not know 1.27's directives), and that is said.
+//! standard library, so its cache serves the next run (as long as `PWD` names a directory in it by
+//! the same links; else go takes it for a module elsewhere, and the same object has two forms).
+//! Compilers of one release are one to the go command, whatever is in their files; flags without
+//! effect that hold their hashes keep what they built apart. A toolchain of another release cannot
+//! build the source's runtime (1.27 refuses 1.24's assembly by name, 1.24 does not know 1.27's
+//! directives), and that is said.
 //!
 //! [`run::identical`] compiles each input twice by each of two compilers, interleaved. Outputs that
 //! are not the same byte for byte are taken apart (archive, Go object, ELF), rules are applied to

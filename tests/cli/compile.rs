@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use counterpoise::sample::{Record, Sample};
@@ -441,6 +441,16 @@ fn borrowed(real: &Path, directory: &Path, scripts: &[(&str, String)]) {
     }
 }
 
+fn walkdir(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap();
+    let entries = entries.map(|entry| entry.unwrap().path());
+    let below = entries.map(|path| match path.is_dir() {
+        true => walkdir(&path),
+        false => vec![path],
+    });
+    below.flatten().collect()
+}
+
 #[test]
 fn programs_are_linked_by_the_variants_own_toolchain() {
     let Some(real) = toolchain("programs of Go", OLD) else {
@@ -458,11 +468,7 @@ fn programs_are_linked_by_the_variants_own_toolchain() {
     let options: Vec<&str> = options.split(' ').collect();
     let variants = ["plain=./plain", "stripped=./stripped"];
     let mut command = compile(directory.path(), &variants, &options);
-    command.env(
-        "XDG_CACHE_HOME",
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-cache"),
-    );
-    finish(&mut command)
+    finish(command.env("XDG_CACHE_HOME", place("cache")))
         .exits(0)
         .says(&["are the same compiler, to the byte, with the same flags; their linkers differ"])
         .shows(&[
@@ -483,6 +489,16 @@ fn programs_are_linked_by_the_variants_own_toolchain() {
         exact(own[0], "exe-bytes")
     };
     assert!(bytes("stripped") < bytes("plain"));
+    // The place of the source stands in nothing that was built: it serves whoever comes next.
+    let sources = real.join("src").into_os_string().into_encoded_bytes();
+    let built = place("cache/counterpoise/go/build");
+    let objects = walkdir(&built)
+        .into_iter()
+        .map(|file| fs::read(file).unwrap());
+    let objects: Vec<Vec<u8>> = objects.filter(|object| object.len() > 10_000).collect();
+    assert!(objects.len() > 20, "{} in {built:?}", objects.len());
+    let has_place = |object: &Vec<u8>| memchr::memmem::find(object, &sources).is_some();
+    assert!(!objects.iter().any(has_place));
     // What links is the same, what compiles is not: that has no linker at all.
     let compiler = fs::read_dir(place("plain/pkg/tool")).unwrap().next();
     let compiler = compiler.unwrap().unwrap().path().join("compile");
