@@ -198,6 +198,7 @@ fn compilers_that_crash_hang_or_refuse_are_told_in_a_line() {
         ("crash", "kill -SEGV $$"),
         ("hang", "sleep 60"),
         ("refuse", "echo a.c:1: no >&2; exit 3"),
+        ("lie", "exit 0"),
         ("picky", "test $1 = b.c && cp $1 $0"),
     ]);
     let check = |bad: &str, all: &[&str]| {
@@ -219,6 +220,7 @@ fn compilers_that_crash_hang_or_refuse_are_told_in_a_line() {
         "refuse",
         &["new cannot compile a.c: exit status 3, saying: a.c:1: no"],
     );
+    check("lie", &["new cannot compile a.c: it made nothing"]);
     // What the others can compare is compared.
     let options = ["a.c", "b.c", "-r", "2", "-o", "records"];
     let ran = finish(&mut compile(
