@@ -236,14 +236,14 @@
 //!    over the CPUs.
 //!
 //! Where calls are told apart, each thread has the number of a place, which it gets when it is first
-//! followed (and anew when it takes another name, where names count). Processes beside their threads
-//! are sums of these, made when they are read. A place's rows are given out when a syscall first
-//! needs one, so a call pays one look into a table more. The type of a descriptor is looked up call
-//! by call. Counts of events are differences of what counters of the CPU say, taken at a call's
-//! beginning and end and whenever its thread leaves the CPU in between; [`run::syscalls`] opens the
-//! counters and hands their descriptors down. A slow call's record has the addresses of its callers;
-//! rings that tell what memory is mapped (`run/memory.rs`, as for faults) make places in files of
-//! them.
+//! followed (and anew when it takes another name, where names count). A process that is told with its
+//! threads has a place as well, for those of them that get none; they are added to it when it is
+//! read. A place's rows are given out when a syscall first needs one, so a call pays one look into a
+//! table more. The type of a descriptor is looked up call by call. Counts of events are differences
+//! of what counters of the CPU say, taken at a call's beginning and end and whenever its thread
+//! leaves the CPU in between; [`run::syscalls`] opens the counters and hands their descriptors down.
+//! A slow call's record has the addresses of its callers; rings that tell what memory is mapped
+//! (`run/memory.rs`, as for faults) make places in files of them.
 //!
 //! What a syscall pays, beyond the kernel's own slow path and two timestamps, is kept to a few
 //! nanoseconds: a thread is found by the address of its saved registers, which is what the
@@ -293,12 +293,13 @@
 //!
 //! ## A compiler's way
 //!
-//! [`run::compiler`] finds compilers and says how each is invoked; the compiler itself is, and
-//! `go build` only where that is what is measured. Go packages come from `go list` of one toolchain, the *source*; a
-//! [`run::compiler::workbench::Workbench`] joins a source with any Go compiler. Whether that takes
-//! the source's export data is found by trying; where it does not, it compiles its own from the same
-//! source. All that is made for it is kept by content in the user's cache, or for one run where that
-//! cannot be written. Other compilers are templates of a command line ([`run::compiler::template`]).
+//! [`run::compiler`] finds compilers and says how each is invoked; the compiler itself is, and `go
+//! build` only where that is what is measured. Go packages come from `go list` of one toolchain, the
+//! *source*; a [`run::compiler::workbench::Workbench`] joins a source with any Go compiler. Whether
+//! that takes the source's export data is found by trying; where it does not, it compiles its own
+//! from the same source. All that is made for it is kept by content in the user's cache, or for one
+//! run where that cannot be written. Other compilers are templates of a command line
+//! ([`run::compiler::template`]).
 //!
 //! A linker takes only objects of its own version, so a [`run::compiler::linker::Linker`] has all of
 //! a program built by the variant's go command. That takes its packages from a GOROOT and its tools

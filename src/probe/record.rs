@@ -114,6 +114,10 @@ pub const PLACE_WORDS: usize = 4;
 /// The last of them.
 pub const PLACE_PROCESS: usize = 3;
 
+/// What calls are told apart by, as the programs have it: by thread, and by process, too. The other
+/// ways are those of [`super::profile::By`], from 1.
+pub const BY_THREAD_OF_PROCESS: u32 = 5;
+
 /// What a descriptor is of, by the place that it has.
 pub const FD_TYPES: [&str; 18] = [
     "other",

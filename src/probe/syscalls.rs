@@ -15,9 +15,9 @@ use super::kernel::Types;
 use super::object::{Object, Parameters, embedded, possible_cpus};
 use super::profile::{By, Call, Histogram, Missing, Number, Profile, Slow, Time};
 use super::record::{
-    self, BUCKETS, CONTROL_WORDS, Control, ERRNOS, EVENTS, FD_TYPES, FIRST_BUCKET, FOREIGN,
-    PLACE_WORDS, PLACES, Purpose, ROW_WORDS, ROWS, Row, SLOW_COMMAND, SLOW_FRAMES, THREAD_WORDS,
-    THREADS, Thread, load, store,
+    self, BUCKETS, BY_THREAD_OF_PROCESS, CONTROL_WORDS, Control, ERRNOS, EVENTS, FD_TYPES,
+    FIRST_BUCKET, FOREIGN, PLACE_WORDS, PLACES, Purpose, ROW_WORDS, ROWS, Row, SLOW_COMMAND,
+    SLOW_FRAMES, THREAD_WORDS, THREADS, Thread, load, store,
 };
 use crate::sys::clock::{monotonic_ns, thread_cpu_ns};
 use crate::sys::shared::SharedWords;
@@ -459,7 +459,7 @@ impl Options {
         let wanted = bits(wanted.chain(Number::named(NULL)));
         let by = match self.by {
             None => 0u32,
-            Some(By::Thread) if self.processes => By::ALL.len() as u32 + 1,
+            Some(By::Thread) if self.processes => BY_THREAD_OF_PROCESS,
             Some(by) => by as u32 + 1,
         };
         vec![

@@ -26,7 +26,7 @@ impl Profiler {
         }
         let (mut names, mut names_of_processes) = (Names::default(), Names::default());
         let parts = (0..taken).filter_map(|place| {
-            let own = match by {
+            let (by, name, id) = match by {
                 By::FdType => (by, FD_TYPES[place].to_owned(), None),
                 _ if place == 0 => (by, REST.to_owned(), None),
                 _ if word(place, 0) == 0 => return None,
@@ -41,7 +41,6 @@ impl Profiler {
                     (by, name, Some(word(place, 0)))
                 }
             };
-            let (by, name, id) = own;
             let members = threads.get(&place).into_iter().flatten();
             let members: Vec<usize> = [place].iter().chain(members).copied().collect();
             let calls = self.wanted().filter_map(|row| {

@@ -120,13 +120,18 @@ impl Ended {
     }
 }
 
-/// The first line of a text that says something.
+/// The first line of a text that says something: rather none of those that tools of Go print also
+/// when nothing is wrong, which are headings, phases, and a notice.
 pub(super) fn first_line(text: &str) -> Option<String> {
-    /// What tools of Go print also when nothing is wrong: headings, phases, a notice.
     const IDLE: [&str; 3] = ["# ", "Benchmark", "loadinternal: "];
-    let is_idle = |line: &str| line.is_empty() || IDLE.iter().any(|idle| line.starts_with(idle));
-    let mut lines = text.lines().map(str::trim);
-    lines.find(|line| !is_idle(line)).map(str::to_owned)
+    let is_idle = |line: &&str| IDLE.iter().any(|idle| line.starts_with(idle));
+    let lines = text.lines().map(str::trim);
+    let mut lines = lines.filter(|line| !line.is_empty()).peekable();
+    let first = lines.peek().copied();
+    lines
+        .find(|line| !is_idle(line))
+        .or(first)
+        .map(str::to_owned)
 }
 
 impl Invocation {
@@ -295,6 +300,19 @@ mod tests {
         check("kill -SEGV $$", End::Killed(11), "");
         check("exec >&- 2>&-; sleep 0.05; exit 4", End::Exited(4), "");
         check("cat", End::Exited(0), "");
+    }
+
+    #[test]
+    fn the_first_line_that_says_something_is_found() {
+        let check = |text: &str, want: Option<&str>| assert_eq!(first_line(text).as_deref(), want);
+        check("\n  \nno such file\nmore\n", Some("no such file"));
+        check("# runtime\na.s:1: no\n", Some("a.s:1: no"));
+        check(
+            "BenchmarkLibinit 1 2 ns/op\nloadinternal: x\nlink: no\n",
+            Some("link: no"),
+        );
+        check("# all that there is\n", Some("# all that there is"));
+        check(" \n", None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::go::{Go, Toolchain};
 use super::invocation::{Invocation, Limits};
 use super::source::Source;
 use super::workbench::INPUTS;
-use super::{Job, set};
+use super::{Job, set_variable};
 use crate::sample::Cause;
 
 /// A toolchain's linker, and what builds for it.
@@ -160,7 +160,7 @@ impl<'a> Linker<'a> {
         arguments.push(objects.main.clone().into());
         // With the source's own place, which stands in what is linked.
         let mut environment = self.source.toolchain()?.environment(self.cache)?;
-        set(&mut environment, "TMPDIR", &self.temporary);
+        set_variable(&mut environment, "TMPDIR", &self.temporary);
         Ok(Job {
             invocation: Invocation {
                 program: self.program.clone(),
@@ -179,14 +179,15 @@ impl<'a> Linker<'a> {
         self.built("runtime", limits)?;
         let toolchain = self.go.toolchain()?;
         let src = toolchain.root.join("src");
+        // What is measured runs where we do, and is to find no module of the user's there.
         let mut arguments: Vec<OsString> = vec!["build".into(), "-C".into()];
         arguments.extend([src.clone().into(), "-a".into()]);
         arguments.extend(self.go.build_flags(self.flags)?);
         arguments.extend(["std".into(), "cmd".into()]);
         // A cache of its own: it is of no use to anybody else.
         let mut environment = toolchain.environment(&Cache::at(self.temporary.clone()))?;
-        set(&mut environment, "TMPDIR", &self.temporary);
-        set(&mut environment, "PWD", &src);
+        set_variable(&mut environment, "TMPDIR", &self.temporary);
+        set_variable(&mut environment, "PWD", &src);
         Ok(Invocation {
             program: toolchain.go.clone(),
             arguments,

@@ -142,7 +142,7 @@ pub(super) fn inherited() -> Vec<(OsString, OsString)> {
 }
 
 /// Gives a variable another value.
-fn set(environment: &mut Vec<(OsString, OsString)>, name: &str, value: &Path) {
+fn set_variable(environment: &mut Vec<(OsString, OsString)>, name: &str, value: &Path) {
     environment.retain(|(known, _)| known != name);
     environment.push((name.into(), value.into()));
 }

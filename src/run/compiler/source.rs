@@ -132,7 +132,7 @@ impl Source {
         let list = scratch.path().join("list");
         let mut environment = toolchain.environment(cache)?;
         // Where it builds: what is stopped does not clear it away.
-        super::set(&mut environment, "TMPDIR", scratch.path());
+        super::set_variable(&mut environment, "TMPDIR", scratch.path());
         let invocation = Invocation {
             program: toolchain.go.clone(),
             arguments,
@@ -261,8 +261,9 @@ impl Listed {
 /// What the go command complained of about one package.
 fn complaint(complaints: &str, path: &str) -> String {
     let heading = format!("# {path}");
-    let mut lines = complaints.lines().skip_while(|line| *line != heading);
+    let lines = complaints.lines().skip_while(|line| *line != heading);
     lines
+        .skip(1)
         .find_map(first_line)
         .or_else(|| first_line(complaints))
         .unwrap_or_else(|| "it was not compiled, and no reason given".to_owned())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
-use super::{Named, Preparation, Prepared, proof};
+use super::{Benchmark, Named, Preparation, Prepared, proof};
 use crate::cli::Usage;
 use crate::run;
 use crate::run::compilation::suite::{self, Program};
@@ -78,15 +78,14 @@ impl Preparation<'_> {
         let mut proofs = self.proofs(&tools, packages, &benchmarks);
         if self.arguments.prove {
             let variants: Vec<&str> = self.variants.iter().map(|one| &*one.name).collect();
-            let made = benchmarks.iter().filter(|made| {
-                let input = inputs.iter().find(|one| one.name == made.name);
-                input.is_some_and(|one| !matches!(one.what, Task::Compile(_)))
-            });
-            proofs.extend(
-                made.flat_map(|one| {
-                    proof::prove_again(&one.name, &variants, &one.jobs, self.limits)
-                }),
-            );
+            let is_compiled =
+                |one: &&Benchmark| proofs.iter().any(|proof| proof.benchmark == one.name);
+            let whole: Vec<&Benchmark> =
+                benchmarks.iter().filter(|one| !is_compiled(one)).collect();
+            for one in whole {
+                let own = proof::prove_again(&one.name, &variants, &one.jobs, self.limits);
+                proofs.extend(own);
+            }
         }
         let mut facts = vec![("source".to_owned(), of_source.version.clone())];
         if !linkers.is_empty() {
